@@ -1,0 +1,281 @@
+"""The command line. Exit codes: 0 everything was accepted, 1 something was refused or set aside, 2 cannot run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import pyoxigraph as ox
+import typer
+
+from kbtool import __version__, engine
+from kbtool.api import KnowledgeBase, document, load
+from kbtool.criteria import CriterionError
+from kbtool.facts import FORMAT_NAMES, Facts, FactsError, Reader, sources
+from kbtool.knowledge import KnowledgeError
+from kbtool.namespaces import local_name
+from kbtool.shapes import UnsupportedShape
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Assess dialysis patients with muscle jerks, spasms and cramps by a guideline that is data.",
+)
+
+
+class Format(StrEnum):
+    """What assess prints."""
+
+    text = "text"
+    json = "json"
+    turtle = "turtle"
+
+
+class InputFormat(StrEnum):
+    """The formats of facts."""
+
+    turtle = "turtle"
+    json_ld = "json-ld"
+    n_triples = "n-triples"
+    rdf_xml = "rdf-xml"
+
+
+FactPaths = Annotated[list[str], typer.Argument(metavar="FACTS...", help="Files or folders of patient facts; - is standard input.", show_default=False)]
+AsOf = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="The time of the assessment, with a zone; now where not given.")]
+Ontology = Annotated[Path | None, typer.Option("--ontology", metavar="PATH", help="Another root ontology that imports the guideline language.")]
+Input = Annotated[InputFormat | None, typer.Option("--input-format", help="The format of the facts, where the file ending does not tell it.")]
+Strict = Annotated[bool, typer.Option("--strict", help="A bad observation refuses its patient instead of being set aside.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"kbtool: {message}", err=True)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn every expected error into a message and exit code 2."""
+    try:
+        yield
+    except (FactsError, KnowledgeError, CriterionError, UnsupportedShape, engine.AsOfError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}")
+    except MemoryError:
+        _fail("out of memory; assess fewer patients at once")
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"kbtool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Exit codes: 0 every fact was accepted, 1 something was refused or set aside, 2 kbtool could not run."""
+
+
+def _read(kb: KnowledgeBase, paths: list[str], kind: InputFormat | None) -> tuple[Facts, bool]:
+    """Read all sources; one that is broken is reported and does not stop the others."""
+    reader, broken = Reader(), False
+    forced = FORMAT_NAMES[kind.value] if kind else None
+    for path in paths:
+        found = sources([path], sys.stdin.buffer, forced)
+        while True:
+            try:
+                name, data, guessed = next(found)
+                reader.add(name, data, forced or guessed)
+            except StopIteration:
+                break
+            except FactsError as error:
+                broken = True
+                typer.echo(f"kbtool: {error}", err=True)
+    return reader.facts(kb.knowledge.graph), broken
+
+
+def _progress(quiet: bool, total: int) -> engine.Progress | None:
+    if quiet or total <= engine.BATCH:
+        return None
+
+    def show(done: int, of: int) -> None:
+        end = "\n" if done >= of else ""
+        sys.stderr.write(f"\r{done} of {of} patients{end}")
+        sys.stderr.flush()
+
+    return show
+
+
+@app.command()
+def assess(
+    facts: FactPaths,
+    as_of: AsOf = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="What to print.")] = Format.text,
+    strict: Strict = False,
+    ontology: Ontology = None,
+    input_format: Input = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say what to do and what never to do for each patient, with reasons and sources.
+
+    Example: kbtool assess patient.ttl --as-of 2026-02-10T12:00:00Z
+    """
+    with _errors():
+        kb = load(ontology)
+        moment = engine.parse_as_of(as_of)
+        read, broken = _read(kb, facts, input_format)
+        if not len(read) and not read.strays and not broken:
+            _fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
+        results = engine.assess(kb.knowledge, read, moment, strict=strict, progress=_progress(quiet, len(read)))
+        clean = _print(kb, moment.value, results, read.strays, format)
+    raise typer.Exit(2 if broken else 0 if clean else 1)
+
+
+def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[str], format: Format) -> bool:
+    """Print answers as they come, and tell whether everything was accepted."""
+    clean = not strays
+    out = sys.stdout
+    empty = document(kb.about, as_of, [], strays)
+    labels = {local_name(iri): label for iri, label in kb.knowledge.labels.items()}
+    if format is Format.text:
+        from kbtool.text import patient_lines, render
+
+        head, tail = render(empty | {"unassigned": []}, labels), render(empty, labels)
+        out.write(head + "\n")
+        for result in results:
+            clean &= not result.refused and not result.data["setAside"]
+            out.write("\n".join(patient_lines(result.data, labels)) + "\n")
+        out.write(tail.removeprefix(head).lstrip("\n"))
+    elif format is Format.json:
+        head, tail = json.dumps(empty, indent=1, ensure_ascii=False).split('"patients": []')
+        out.write(head + '"patients": [')
+        for number, result in enumerate(results):
+            clean &= not result.refused and not result.data["setAside"]
+            out.write((",\n" if number else "\n") + json.dumps(result.data, indent=1, ensure_ascii=False))
+        out.write("]" + tail + "\n")
+    else:
+        prefixes = {"cg": "https://w3id.org/kbtool/cg/"}
+        for result in results:
+            clean &= not result.refused and not result.data["setAside"]
+            text = ox.serialize([q.triple for q in result.triples], format=ox.RdfFormat.TURTLE, prefixes=prefixes)
+            out.write((text or b"").decode() + "\n")
+            for violation in result.refused:
+                typer.echo(f"kbtool: {result.patient} refused: {violation['message']}", err=True)
+            for violation in result.data["setAside"]:
+                typer.echo(f"kbtool: {result.patient}: set aside: {violation['message']}", err=True)
+        for node in strays:
+            typer.echo(f"kbtool: {node}: belongs to no patient and was not read", err=True)
+    return clean
+
+
+@app.command()
+def validate(facts: FactPaths, as_of: AsOf = None, ontology: Ontology = None, input_format: Input = None) -> None:
+    """Say what is wrong with facts, without deriving anything.
+
+    Example: kbtool validate facts/
+    """
+    with _errors():
+        kb = load(ontology)
+        moment = engine.parse_as_of(as_of)
+        read, broken = _read(kb, facts, input_format)
+        bad = warned = 0
+        for batch in engine.batches(read):
+            store = engine.load_store(kb.knowledge, batch, moment)
+            checked = engine.check(store, kb.knowledge, batch)
+            for title, found in (("refused", checked.refused), ("set aside", checked.set_aside), ("check", checked.warnings)):
+                for patient, violations in found.items():
+                    for violation in violations:
+                        bad += title != "check"
+                        warned += title == "check"
+                        typer.echo(f"{patient}: {title}: {violation.message}\n    at {violation.focus}")
+        for node in read.strays:
+            bad += 1
+            typer.echo(f"{node}: belongs to no patient")
+        typer.echo(f"{len(read)} patients, {bad} violations, {warned} to check")
+    raise typer.Exit(2 if broken else 1 if bad else 0)
+
+
+@app.command()
+def query(
+    name: Annotated[str | None, typer.Argument(metavar="NAME|FILE", help="A query that comes with kbtool, or a SPARQL file; without one, the list.", show_default=False)] = None,
+    facts: Annotated[list[str] | None, typer.Argument(metavar="[FACTS...]", help="Patient facts; without them, only the knowledge is asked.", show_default=False)] = None,
+    as_of: AsOf = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="VARIABLE=TERM", help="Bind a variable of the query, as in --set statement=dk:S23.")] = None,
+    ontology: Ontology = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="table, csv, tsv, json or xml; turtle for CONSTRUCT.")] = "table",
+) -> None:
+    """Ask the knowledge, and the answers of patients, by SPARQL.
+
+    Example: kbtool query recommended patient.ttl
+    """
+    from kbtool import ask
+
+    with _errors():
+        kb = load(ontology)
+        if name is None:
+            typer.echo(ask.listing())
+            return
+        try:
+            text = ask.run(kb, name, facts or [], as_of, dict(ask.assignment(s) for s in set_ or []), format)
+        except ask.QueryError as error:
+            _fail(str(error))
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is new or empty.", show_default=False)],
+    ontology: Ontology = None,
+) -> None:
+    """Write the knowledge and every step as numbered files that any SPARQL 1.1 store can run.
+
+    Example: kbtool export steps/
+    """
+    from kbtool import ask
+
+    with _errors():
+        try:
+            written = ask.export(load(ontology), folder)
+        except ask.QueryError as error:
+            _fail(str(error))
+        typer.echo(f"{len(written)} files in {folder}; {written[-1]} says how to run them")
+
+
+@app.command()
+def terms(
+    word: Annotated[str | None, typer.Argument(metavar="[WORD]", help="A word in the name, label, definition or codes.", show_default=False)] = None,
+    ontology: Ontology = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
+) -> None:
+    """List the facts that one can state: class, label, codes, units, plausible range.
+
+    Example: kbtool terms magnesium
+    """
+    from kbtool.terms import find, show
+
+    with _errors():
+        found = find(load(ontology), word)
+        if not found:
+            _fail(f"no term with {word!r}; try a shorter word, or none for all")
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if format == "json" else show(found))
+
+
+def run() -> None:
+    """The console script: no traceback reaches a user."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,138 @@
+"""Run a knowledge base on patient facts: validate, prepare, classify, derive.
+
+Everything that decides is data: shapes and SPARQL updates of the knowledge base, run here on Oxigraph in batches of
+patients. This module only orders and reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pyoxigraph as ox
+
+from kbtool.answer import PatientResult, read_answers
+from kbtool.facts import Facts, PatientFacts
+from kbtool.knowledge import Knowledge
+from kbtool.namespaces import CG, XSD
+from kbtool.shapes import Violation, validate
+
+BATCH = 500
+"""Patients evaluated in one store; memory stays flat whatever the number of patients."""
+
+Progress = Callable[[int, int], None]
+
+_HAS_OBSERVATION = CG["hasObservation"]
+
+
+class AsOfError(ValueError):
+    """The as-of time is not a date and time with a zone."""
+
+
+def parse_as_of(text: str | datetime | None) -> ox.Literal:
+    """The as-of time as a literal; None is now. Raises AsOfError for a time without a zone or a text that is none."""
+    if text is None:
+        text = datetime.now(UTC).replace(microsecond=0)
+    try:
+        moment = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+    except ValueError:
+        raise AsOfError(f"{text!r} is not a date and time; write it like 2026-02-10T12:00:00Z") from None
+    if moment.tzinfo is None:
+        raise AsOfError(f"{text} has no time zone; write it like 2026-02-10T12:00:00Z")
+    return ox.Literal(moment.isoformat().replace("+00:00", "Z"), datatype=XSD["dateTime"])
+
+
+@dataclass
+class Checked:
+    """What validation found in a batch: by patient, what is set aside, what refuses the patient, what only warns."""
+
+    set_aside: dict[str, list[Violation]] = field(default_factory=dict)
+    refused: dict[str, list[Violation]] = field(default_factory=dict)
+    warnings: dict[str, list[Violation]] = field(default_factory=dict)
+
+
+def batches(facts: Facts, size: int = BATCH) -> Iterator[list[PatientFacts]]:
+    """Patients in batches; patients that share a node stay together."""
+    batch: list[PatientFacts] = []
+    for group in facts.groups:
+        batch.extend(group)
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def load_store(knowledge: Knowledge, batch: Iterable[PatientFacts], as_of: ox.Literal, *, whole: bool = False) -> ox.Store:
+    """A store with the knowledge that queries read (or, with `whole`, all of it), the facts and the as-of time."""
+    store = ox.Store()
+    store.bulk_extend(knowledge.graph if whole else knowledge.runtime)
+    store.bulk_extend(quad for record in batch for quad in record.triples)
+    store.add(ox.Quad(CG["Run"], CG["asOf"], as_of))
+    return store
+
+
+def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, strict: bool = False) -> Checked:
+    """Validate a store by the shapes, and take out of it what breaks them.
+
+    A bad observation is set aside: missing is unknown and therefore safe. Anything else that is bad refuses its
+    patient, because what is left out would read as absent; with `strict` a bad observation does so too.
+    """
+    checked = Checked()
+    violations = validate(store, knowledge.shapes)
+    if not violations:
+        return checked
+    owners: dict[object, list[str]] = {}
+    for record in batch:
+        for node in {record.patient} | {q.subject for q in record.triples}:
+            owners.setdefault(node, []).append(str(record.patient))
+        for quad in record.triples:
+            if not isinstance(quad.object, ox.Literal):
+                owners.setdefault(quad.object, []).append(str(record.patient))
+    for violation in violations:
+        focus = violation.focus
+        is_observation = any(True for _ in store.quads_for_pattern(None, _HAS_OBSERVATION, focus, None))
+        if violation.severity.endswith("Warning"):
+            kind = checked.warnings
+        elif is_observation and not strict:
+            kind = checked.set_aside
+        else:
+            kind = checked.refused
+        for patient in dict.fromkeys(owners.get(focus, ["?"])):
+            kind.setdefault(patient, []).append(violation)
+    for record in batch:
+        key = str(record.patient)
+        if key in checked.refused:
+            for quad in record.triples:
+                if quad.subject == record.patient:
+                    store.remove(quad)
+        for violation in checked.set_aside.get(key, ()):
+            store.remove(ox.Quad(record.patient, _HAS_OBSERVATION, violation.focus))
+            store.add(ox.Quad(record.patient, CG["setAside"], violation.focus))
+            store.add(ox.Quad(violation.focus, CG["notUsedBecause"], CG["SetAside"]))
+    return checked
+
+
+def derive(store: ox.Store, knowledge: Knowledge, batch: Iterable[PatientFacts]) -> None:
+    """Run every step of the knowledge base on a checked store; each step only adds triples."""
+    store.extend(quad for record in batch for quad in record.reported)
+    for step in knowledge.steps:
+        step.run(store)
+
+
+def assess(
+    knowledge: Knowledge, facts: Facts, as_of: ox.Literal, *, strict: bool = False, size: int = BATCH, progress: Progress | None = None
+) -> Iterator[PatientResult]:
+    """Assess patients batch by batch, in the order in which they were read. `progress` gets done and total."""
+    done, total = 0, len(facts)
+    for batch in batches(facts, size):
+        store = load_store(knowledge, batch, as_of)
+        checked = check(store, knowledge, batch, strict=strict)
+        derive(store, knowledge, batch)
+        yield from read_answers(store, knowledge, batch, checked.set_aside, checked.refused, checked.warnings)
+        done += len(batch)
+        if progress:
+            progress(done, total)
+
+

@@ -1,0 +1,43 @@
+#+ summary: A node for each answer, with its reasons
+#+ description: The node carries patient, rule, status and the facts on which it rests.
+#+ tags: [derive]
+
+PREFIX cg: <https://w3id.org/kbtool/cg/>
+
+INSERT { ?answer a cg:Answer ; cg:ofPatient ?patient ; cg:about ?rule ; cg:status ?status }
+WHERE {
+  ?status cg:statusProperty ?link .
+  ?patient ?link ?rule .
+  BIND(IRI(CONCAT(STR(?patient), "/answer/", REPLACE(STR(?rule), "^.*[/#]", ""))) AS ?answer)
+} ;
+
+INSERT { ?answer cg:because ?fact }
+WHERE {
+  ?answer cg:about ?rule ; cg:ofPatient ?patient .
+  { ?rule cg:appliesTo ?criterion } UNION { ?answer cg:status cg:Satisfied . ?rule cg:metWhen ?criterion }
+  ?fact cg:supports ?criterion .
+  ?patient cg:hasFact ?fact
+} ;
+
+INSERT { ?answer cg:because ?fact }
+WHERE {
+  ?rule cg:accompanies ?main .
+  ?answer cg:about ?rule ; cg:ofPatient ?patient .
+  { ?patient cg:recommended ?main . ?main cg:appliesTo ?criterion } UNION { ?patient cg:inPlace ?main . ?main cg:metWhen ?criterion }
+  ?fact cg:supports ?criterion .
+  ?patient cg:hasFact ?fact
+} ;
+
+INSERT { ?answer cg:attachedTo ?target }
+WHERE {
+  ?answer cg:about ?caution ; cg:ofPatient ?patient .
+  ?caution a cg:Caution ; cg:touches ?target .
+  ?patient cg:concernedBy ?target
+} ;
+
+INSERT { ?answer cg:attachedTo ?patient }
+WHERE {
+  ?answer cg:about ?caution ; cg:ofPatient ?patient .
+  ?caution a cg:Caution .
+  FILTER NOT EXISTS { ?caution cg:touches ?target }
+}

@@ -1,0 +1,37 @@
+#+ summary: What blocks a recommendation and what opens it
+#+ description: A state that is false is opened by an action that achieves it, one that is unknown by the measurement of what it lacks; a state made of several is opened through those of its parts that are not certain.
+#+ tags: [derive]
+
+PREFIX cg: <https://w3id.org/kbtool/cg/>
+
+INSERT { ?answer cg:blockedBy ?state }
+WHERE {
+  ?answer cg:status cg:Blocked ; cg:about ?rule ; cg:ofPatient ?patient .
+  { ?rule cg:requires ?state . FILTER NOT EXISTS { ?patient a ?state } }
+  UNION
+  { ?rule cg:requiresAbsenceOf ?state . ?patient a ?state }
+  UNION
+  { ?rule cg:requiresAbsenceOf ?state . ?patient cg:unknown ?state }
+} ;
+
+INSERT { ?answer cg:openedBy ?opener }
+WHERE {
+  ?answer cg:blockedBy ?state ; cg:ofPatient ?patient ; cg:about/cg:requires ?state .
+  ?state cg:hasConjunct* ?part .
+  FILTER NOT EXISTS { ?patient a ?part }
+  {
+    ?opener cg:achieves ?part .
+    FILTER NOT EXISTS { ?patient cg:unknown ?part }
+    VALUES ?link { cg:recommended cg:blocked cg:undetermined }
+    ?patient ?link ?opener
+  }
+  UNION
+  {
+    ?unknown cg:ofFact ?patient ; cg:ofCriterion ?part ; cg:needs ?need .
+    ?opener cg:measures ?need .
+    VALUES ?link { cg:recommended cg:blocked cg:undetermined }
+    ?patient ?link ?opener
+  }
+  UNION
+  { ?part cg:opensBy ?opener }
+}
