@@ -91,6 +91,8 @@ class _Printer:
         yield from self._section("EMERGENCY", [self._entry(a) for a in holds if a["emergency"]])
         yield from self._section("HARD STOP: do not carry out this order", [self._entry(p) for p in prohibitions if p["hardStop"]])
         yield from self._section("CONFLICT: a forbidden order, and a danger in forbidding it. A clinician must decide.", [self._entry(p) for p in prohibitions if p["overridable"]])
+        critical = [c for c in self.patient["cautions"] if c["state"] == "holds" and c["severity"] == "critical"]
+        yield from self._section("CRITICAL: read this before following the rest", [self._caution(c) for c in critical])
         yield from self._section("DO NOW, in this order", [self._recommendation(r) for r in self._status("recommended")], numbered=True)
         rest = [p for p in prohibitions if p["state"] == "holds" and not p["hardStop"] and not p["overridable"]]
         yield from self._section("DO NOT", [self._entry(p) for p in rest])
@@ -99,7 +101,7 @@ class _Printer:
         yield from self._section("OPEN: cannot be decided without more facts", [self._open(r) for r in self._status("undetermined")])
         yield from self._section("MISSING", self._missing())
         yield from self._section("WHAT THE FACTS MEAN", [self._entry(a) for a in holds if not a["emergency"]])
-        yield from self._section("CAUTIONS from outside the source", [self._caution(c) for c in self.patient["cautions"] if c["state"] == "holds"])
+        yield from self._section("CAUTIONS from outside the source", [self._caution(c) for c in self.patient["cautions"] if c["state"] == "holds" and c not in critical])
         yield from self._section("ALREADY MET", [[r["label"]] for r in self._status("satisfied")])
         yield from self._section("NOT EXCLUDED", self._possible())
         if self.patient["assumptions"]:

@@ -27,4 +27,11 @@ WHERE {
   ?prohibition cg:hardStopWhen ?criterion .
   ?patient a ?criterion .
   FILTER NOT EXISTS { ?answer cg:overridable true }
+} ;
+
+INSERT { ?answer cg:because ?fact }
+WHERE {
+  ?answer cg:onOrder ?order ; cg:about/cg:hardStopWhen ?criterion ; cg:ofPatient ?patient .
+  ?patient a ?criterion ; cg:hasFact ?fact .
+  ?fact cg:supports ?criterion
 }

