@@ -12,7 +12,7 @@ import pyoxigraph as ox
 
 from kbtool.facts import PatientFacts
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import CG, DCTERMS, OWL, PROV, RDF, RDFS, SKOS, local_name
+from kbtool.namespaces import CG, DCTERMS, PROV, RDF, RDFS, SKOS, local_name
 from kbtool.shapes import Violation
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class PatientResult:
         from rdflib import Graph
 
         graph = Graph()
-        text = ox.serialize([q.triple for q in self.triples], format=ox.RdfFormat.N_TRIPLES)
+        text = ox.serialize(sorted((q.triple for q in self.triples), key=str), format=ox.RdfFormat.N_TRIPLES)
         graph.parse(data=text or b"", format="nt")
         return graph
 
@@ -128,6 +128,16 @@ class RuleBook:
         for kind in ("Recommendation", "Prohibition", "Assessment", "Caution"):
             for iri in knowledge.instances(CG[kind]):
                 self.rules[iri] = self._rule(iri, kind)
+        self.statuses = {
+            q.subject: knowledge.value(q.subject.value, SKOS["notation"])
+            for q in knowledge.graph.quads_for_pattern(None, CG["statusProperty"], None, None)
+            if isinstance(q.subject, ox.NamedNode)
+        }
+        linked = knowledge.graph.quads_for_pattern(None, CG["statusProperty"], None, None)
+        self.links = [CG["inScope"], *sorted((q.object for q in linked if isinstance(q.object, ox.NamedNode)), key=str)]
+        self.statements = {iri: self._statements(iri) for iri in self.rules}
+        self.missing_parameters = {iri: self._missing_parameters(iri) for iri in self.rules}
+        self.measures = {iri: [local_name(m) for m in knowledge.values(iri, CG["measures"])] for iri in self.rules}
         self.assumptions = [
             knowledge.value(iri, SKOS["definition"]) or ""
             for iri in sorted(knowledge.instances(CG["Assumption"]), key=lambda i: self._number(i, "rank"))
@@ -181,12 +191,12 @@ class RuleBook:
             position = 0
         return _Rule(kind, data, (position, self._number(iri, "rank"), str(data.get("id", data.get("name")))), severity)
 
-    def statements(self, iri: str) -> list[str]:
+    def _statements(self, iri: str) -> list[str]:
         """The identifiers of the statements that a rule cites."""
         cited = self.knowledge.values(iri, CG["citesStatement"])
         return sorted(self.knowledge.value(s, DCTERMS["identifier"]) or local_name(s) for s in cited)
 
-    def missing_parameters(self, iri: str) -> list[Json]:
+    def _missing_parameters(self, iri: str) -> list[Json]:
         """What the source does not give for a rule."""
         return [{"name": local_name(p), "label": self.label(p)} for p in self.knowledge.values(iri, CG["hasMissingParameter"])]
 
@@ -204,13 +214,9 @@ class RuleBook:
         return data
 
     def _facets(self, datatype: str) -> Iterator[tuple[str, str]]:
-        rows: Any = self.knowledge.graph.query(
-            f"""PREFIX owl: <{OWL.iri}> PREFIX rdf: <{RDF.iri}>
-            SELECT ?facet ?number WHERE {{
-              <{datatype}> owl:equivalentClass/owl:withRestrictions/rdf:rest*/rdf:first ?limit . ?limit ?facet ?number }}"""
-        )
-        for row in rows:
-            yield local_name(row["facet"].value), row["number"].value
+        for facet in ("minInclusive", "minExclusive", "maxInclusive", "maxExclusive"):
+            for number in self.knowledge.values(datatype, CG[facet]):
+                yield facet, number
 
 
 def rule_book(knowledge: Knowledge) -> RuleBook:
@@ -300,20 +306,19 @@ class _Reader:
 
     def triples(self) -> list[ox.Quad]:
         """The short links from the patient to rules, and the answer nodes."""
-        links = {q.object for q in self.store.quads_for_pattern(None, CG["statusProperty"], None, None)} | {CG["inScope"]}
-        quads = [q for q in self.store.quads_for_pattern(self.record.patient, None, None, None) if q.predicate in links]
+        quads = [q for link in self.book.links for q in self.store.quads_for_pattern(self.record.patient, link, None, None)]
         for node, _ in self.answers:
             quads += self.store.quads_for_pattern(node, None, None, None)
-        return sorted(quads, key=str)
+        return quads
 
     def _entry(self, rule: _Rule, iri: str, entry: dict[str, list[Any]], cautions: list[Json]) -> tuple[tuple[Any, ...], Json]:
-        status = self.book.knowledge.value(entry["status"][0].value, SKOS["notation"])
+        status = self.book.statuses[entry["status"][0]]
         data = dict(rule.data)
         short = [{k: c[k] for k in ("id", "label", "severity", "state", "sources")} for c in cautions]
         conflict = any(c["conflict"] for c in cautions)
         because = self._facts(entry.get("because", []))
         needs = sorted({local_name(n.value) for n in entry.get("needs", [])})
-        common = {"because": because, "needs": needs, "statements": self.book.statements(iri), "cautions": short, "conflict": conflict}
+        common = {"because": because, "needs": needs, "statements": self.book.statements[iri], "cautions": short, "conflict": conflict}
         if rule.kind == "Recommendation":
             data |= {
                 "status": status,
@@ -321,7 +326,7 @@ class _Reader:
                 "blockedBy": sorted(local_name(n.value) for n in entry.get("blockedBy", [])),
                 "openedBy": self._ordered(entry.get("openedBy", [])),
                 "parameters": self._parameters(iri, entry.get("because", [])),
-                "missingParameters": self.book.missing_parameters(iri),
+                "missingParameters": self.book.missing_parameters[iri],
             }
             return rule.key, data
         data["state"] = status
@@ -346,7 +351,7 @@ class _Reader:
             rule = self.book.rules[entry["about"][0].value]
             if rule.kind != "Caution":
                 continue
-            state = self.book.knowledge.value(entry["status"][0].value, SKOS["notation"])
+            state = self.book.statuses[entry["status"][0]]
             on = [self._target(t) for t in sorted(entry.get("attachedTo", []), key=str)]
             holds = state == "holds"
             data = dict(rule.data) | {
@@ -422,11 +427,10 @@ class _Reader:
 
     def _missing(self, sections: Mapping[str, list[Json]], cautions: list[Json]) -> list[str]:
         """The union of what the answers need, in the order in which the answers stand."""
-        measures = {r["name"]: self.book.knowledge.values(r["iri"], CG["measures"]) for r in sections["Recommendation"] if r["status"] == "recommended"}
         needed: dict[str, None] = {}
         for entry in [*sections["Recommendation"], *sections["Prohibition"], *sections["Assessment"], *cautions]:
-            for observable in measures.get(entry.get("name", ""), []):
-                needed[local_name(observable)] = None
+            for observable in self.book.measures[entry["iri"]] if entry.get("status") == "recommended" else ():
+                needed[observable] = None
             for need in entry["needs"]:
                 needed[need] = None
         return list(needed)

@@ -148,6 +148,9 @@ def _cell(term: Any, prefixes: dict[str, str]) -> str:
     return str(term.value if hasattr(term, "value") else term)
 
 
+_PARTS_A_FILE = 25
+"""Updates in one exported file; parsers that recurse (rdflib's does) fail on a file with very many."""
+
 _RUN_IT = """How to derive the answers in a store of your own
 ================================================
 
@@ -185,8 +188,14 @@ def export(kb: KnowledgeBase, folder: Path) -> list[str]:
     write("00-knowledge.nt", ox.serialize(triples, format=ox.RdfFormat.N_TRIPLES) or b"")
     for number, constraint in enumerate(kb.knowledge.shapes, 1):
         write(f"validate/{number:02}.rq", f"#+ summary: {_line(constraint.message)}\n#+ shape: {constraint.shape}\n{constraint.query}\n")
-    for number, step in enumerate(kb.knowledge.steps, 1):
-        write(f"{number:02}-{step.name.replace('/', '-')}.ru", step.update)
+    chunks = [
+        (step, step.parts[start : start + _PARTS_A_FILE])
+        for step in kb.knowledge.steps
+        for start in range(0, len(step.parts), _PARTS_A_FILE)
+    ]
+    for number, (step, parts) in enumerate(chunks, 1):
+        update = step.prologue + " ;\n\n".join(part.text for part in parts)
+        write(f"{number:02}-{step.name.replace('/', '-')}.ru", update.rstrip() + "\n")
     for file in sorted(_FOLDER.glob("*.rq")):
         write(f"ask/{file.name}", file.read_text(encoding="utf-8"))
     write("README.txt", _RUN_IT.format(knowledge=written[0]))

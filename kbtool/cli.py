@@ -165,7 +165,7 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
         prefixes = {"cg": "https://w3id.org/kbtool/cg/"}
         for result in results:
             clean &= not result.refused and not result.data["setAside"]
-            text = ox.serialize([q.triple for q in result.triples], format=ox.RdfFormat.TURTLE, prefixes=prefixes)
+            text = ox.serialize(sorted((q.triple for q in result.triples), key=str), format=ox.RdfFormat.TURTLE, prefixes=prefixes)
             out.write((text or b"").decode() + "\n")
             for violation in result.refused:
                 typer.echo(f"kbtool: {result.patient} refused: {violation['message']}", err=True)

@@ -158,7 +158,13 @@ class Criteria:
         return cls(ordered, graph)
 
     def static_triples(self) -> Iterator[ox.Quad]:
-        """What the queries need to know about definitions: `cg:refersTo` (at any depth) and `cg:hasConjunct`."""
+        """What queries need to know about definitions: the limits of named datatypes as plain properties, and for each
+        criterion `cg:refersTo` (at any depth) and `cg:hasConjunct`."""
+        for quad in self.graph.quads_for_pattern(None, RDF["type"], RDFS["Datatype"], None):
+            if isinstance(quad.subject, ox.NamedNode):
+                for facet, number in _parse_range(self.graph, "", quad.subject, quad.subject.value).limits:
+                    kind = XSD["decimal" if "." in number else "integer"]
+                    yield ox.Quad(quad.subject, CG[facet], ox.Literal(number, datatype=kind))
         reach: dict[str, set[str]] = {}
         defined = {c.iri: c for c in self.ordered}
         for criterion in self.ordered:

@@ -120,9 +120,7 @@ class Knowledge:
         steps.append(Step("classify/patients", _PROLOGUE, tuple(criteria.updates(facts_only=False))))
         for file in sorted((HOME / "queries" / "derive").glob("*.ru")):
             steps.append(_step(file, digest))
-        text = shapes_file.read_text(encoding="utf-8") + "".join(s.update for s in steps) + "".join(
-            constraint.query for constraint in shapes
-        )
+        text = "".join([*(step.update for step in steps), *(constraint.query for constraint in shapes)])
         return cls(graph, first, version, digest.hexdigest(), modules, shapes, steps, _runtime(graph, text))
 
     @cached_property
@@ -213,5 +211,5 @@ def _runtime(graph: ox.Store, text: str) -> list[ox.Quad]:
     named = {prefixes[p] + name for p, name in re.findall(r"\b(\w+):(\w+)", text) if p in prefixes}
     named = (named | set(re.findall(r"<([^>\s]+)>", text))) - {RDF["type"].value}
     kept = [q for q in graph if q.predicate.value in named or (q.predicate == RDF["type"] and str(q.object).strip("<>") in named)]
-    described = {q.subject for q in kept if q.predicate != RDFS["isDefinedBy"]}
-    return [q for q in kept if q.subject in described]
+    rules = {q.subject for q in kept if q.predicate == RDF["type"] and q.object.value.startswith(CG.iri)}
+    return [q for q in kept if q.predicate != RDFS["isDefinedBy"] or q.subject in rules]

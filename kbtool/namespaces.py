@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from functools import lru_cache
 
 import pyoxigraph as ox
 
@@ -33,6 +33,7 @@ VANN = Namespace("http://purl.org/vocab/vann/")
 XSD = Namespace("http://www.w3.org/2001/XMLSchema#")
 
 
+@lru_cache(maxsize=65536)
 def local_name(iri: str) -> str:
     """The part of an IRI after its last slash or hash."""
-    return re.sub(r"^.*[/#]", "", iri)
+    return iri[max(iri.rfind("/"), iri.rfind("#")) + 1 :]

@@ -33,21 +33,14 @@ MEMORY_MB = 2000
 
 _TYPE = RDF["type"]
 _NOTHING, _THING = OWL["Nothing"].value, OWL["Thing"].value
-_DECLARED = (OWL["Class"], OWL["ObjectProperty"], OWL["DatatypeProperty"], RDFS["Datatype"])
-_TERM_AXIOMS = {
-    OWL["Class"]: (RDFS["subClassOf"], OWL["equivalentClass"], OWL["disjointWith"], OWL["disjointUnionOf"]),
-    RDFS["Datatype"]: (OWL["equivalentClass"],),
-    OWL["ObjectProperty"]: (
-        *(RDFS["subPropertyOf"], RDFS["domain"], RDFS["range"], OWL["equivalentProperty"]),
-        *(OWL["inverseOf"], OWL["propertyDisjointWith"], OWL["propertyChainAxiom"]),
-    ),
-    OWL["DatatypeProperty"]: (
-        *(RDFS["subPropertyOf"], RDFS["domain"], RDFS["range"], OWL["equivalentProperty"], OWL["propertyDisjointWith"]),
-    ),
+_DECLARED = (OWL["Class"], RDFS["Datatype"], OWL["ObjectProperty"], OWL["DatatypeProperty"])
+_NOT_LOGICAL = (OWL["AnnotationProperty"], OWL["OntologyProperty"], OWL["Ontology"], OWL["NamedIndividual"])
+_AXIOMS = {RDFS[name] for name in ("subClassOf", "subPropertyOf", "domain", "range")} | {
+    *(OWL[name] for name in ("equivalentClass", "disjointWith", "disjointUnionOf", "equivalentProperty", "inverseOf")),
+    *(OWL[name] for name in ("propertyDisjointWith", "propertyChainAxiom", "hasKey")),
 }
-_ANNOTATION_KINDS = (OWL["AnnotationProperty"], OWL["OntologyProperty"], OWL["Ontology"], OWL["NamedIndividual"])
+_FILLERS = {RDF["first"], *(OWL[name] for name in ("someValuesFrom", "allValuesFrom", "complementOf", "onClass"))}
 _LINE = re.compile(r"^(SubClassOf|EquivalentClasses|Type)\( (<.+>) \)$", re.MULTILINE)
-_ANSWERED = re.compile(r"^\w+\( ", re.MULTILINE)
 _NODE = "urn:kbtool:node:"
 
 
@@ -140,12 +133,8 @@ class _Terms:
 
     def __init__(self, graph: ox.Store) -> None:
         self.graph = graph
-        annotations = self._named(_ANNOTATION_KINDS)
-        self.kinds: dict[ox.NamedNode, list[ox.NamedNode]] = {}
-        for kind in _DECLARED:
-            for term in self._named([kind]) - annotations:
-                self.kinds.setdefault(term, []).append(kind)
-        self.classes = {t for t, kinds in self.kinds.items() if OWL["Class"] in kinds}
+        self.terms = self._named(_DECLARED) - self._named(_NOT_LOGICAL)
+        self.classes = self._named([OWL["Class"]]) & self.terms
         self.tested = {q.object for q in graph.quads_for_pattern(None, OWL["onProperty"], None, None)}
 
     def _named(self, kinds: Iterable[ox.NamedNode]) -> set[ox.NamedNode]:
@@ -155,63 +144,43 @@ class _Terms:
     def axioms(self, kinds: set[ox.NamedNode] | None) -> Iterator[ox.Triple]:
         """The axioms about all terms or, where classes of facts are given, without those that cannot touch the facts."""
         yield ox.Triple(ox.NamedNode(f"{_NODE}ontology"), _TYPE, OWL["Ontology"])
-        left_out = set() if kinds is None else self.classes - self._relevant(kinds)
-        waiting: list[ox.BlankNode] = []
-        for term in self.kinds.keys() - left_out:
-            for quad in self._about(term):
-                yield quad.triple
-                if isinstance(quad.object, ox.BlankNode):
-                    waiting.append(quad.object)
-        for kind in (OWL["AllDisjointClasses"], OWL["AllDisjointProperties"], OWL["Axiom"]):
-            if kind != OWL["Axiom"]:
-                quads = self.graph.quads_for_pattern(None, _TYPE, kind, None)
-                waiting += [q.subject for q in quads if isinstance(q.subject, ox.BlankNode)]
-        seen: set[ox.BlankNode] = set()
-        while waiting:
-            node = waiting.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            for quad in self.graph.quads_for_pattern(node, None, None, None):
-                yield quad.triple
-                if isinstance(quad.object, ox.BlankNode):
-                    waiting.append(quad.object)
+        left_out = set() if kinds is None else self.classes - self._above(kinds | self._in_axioms())
+        found = [quad for term in self.terms - left_out for quad in self._about(term)]
+        for kind in (OWL["AllDisjointClasses"], OWL["AllDisjointProperties"]):
+            found += self.graph.quads_for_pattern(None, _TYPE, kind, None)
+        seen: set[object] = set()
+        while found:
+            quad = found.pop()
+            yield quad.triple
+            for node in (quad.subject, quad.object):
+                if isinstance(node, ox.BlankNode) and node not in seen:
+                    seen.add(node)
+                    found += self.graph.quads_for_pattern(node, None, None, None)
 
     def _about(self, term: ox.NamedNode) -> Iterator[ox.Quad]:
         """Declaration, characteristics and logical axioms of a named term."""
-        predicates = {p for kind in self.kinds[term] for p in _TERM_AXIOMS[kind]}
         for quad in self.graph.quads_for_pattern(term, None, None, None):
-            value = quad.object
-            if quad.predicate in predicates or (
-                quad.predicate == _TYPE
-                and isinstance(value, ox.NamedNode)
-                and (value.value.startswith(OWL.iri) or value == RDFS["Datatype"])
-            ):
+            declares = quad.predicate == _TYPE and str(quad.object).startswith((f"<{OWL.iri}", f"<{RDFS.iri}"))
+            if declares or quad.predicate in _AXIOMS:
                 yield quad
 
-    def _relevant(self, kinds: set[ox.NamedNode]) -> set[ox.NamedNode]:
-        """Classes that axioms name, or that facts have, and those above them.
-
-        A class that is only placed below others and that no fact has says nothing about any fact.
-        """
-        found, waiting = set(), list(kinds)
-        for term in self.classes:
-            quads = [q for q in self._about(term) if q.predicate not in (_TYPE, RDFS["subClassOf"])]
-            if quads or any(isinstance(q.object, ox.BlankNode) for q in self._about(term)):
-                waiting.append(term)
+    def _in_axioms(self) -> set[ox.NamedNode]:
+        """Classes of which more is said than that they lie below another; the others say nothing about any fact."""
+        found: set[ox.NamedNode] = set()
         for quad in self.graph:
-            complex_axiom = isinstance(quad.subject, ox.BlankNode) or quad.predicate in (RDFS["domain"], RDFS["range"])
-            if complex_axiom and isinstance(quad.object, ox.NamedNode) and quad.object in self.classes:
-                waiting.append(quad.object)
-            elif isinstance(quad.object, ox.NamedNode) and quad.predicate in (OWL["equivalentClass"], OWL["disjointWith"]):
-                waiting.append(quad.object)
+            ends = {n for n in (quad.subject, quad.object) if isinstance(n, ox.NamedNode)}
+            placed = quad.predicate == RDFS["subClassOf"] and len(ends) == 2
+            if quad.predicate in _AXIOMS | _FILLERS and not placed:
+                found |= ends
+        return found & self.classes
+
+    def _above(self, waiting: set[ox.NamedNode]) -> set[ox.NamedNode]:
+        found: set[ox.NamedNode] = set()
         while waiting:
             term = waiting.pop()
-            if term in found or term not in self.classes:
-                continue
             found.add(term)
-            above = self.graph.quads_for_pattern(term, RDFS["subClassOf"], None, None)
-            waiting += [q.object for q in above if isinstance(q.object, ox.NamedNode)]
+            above = {q.object for q in self.graph.quads_for_pattern(term, RDFS["subClassOf"], None, None)}
+            waiting |= {t for t in above - found if isinstance(t, ox.NamedNode)}
         return found
 
 
@@ -274,7 +243,7 @@ def _run(triples: Iterable[ox.Triple], timeout: float) -> str:
     message = f"{done.stderr}\n{done.stdout}".strip()
     if done.returncode and "Inconsistent ontology" in message:
         raise InconsistentError("the facts and the ontology contradict each other, or the ontology contradicts itself")
-    if done.returncode or not _ANSWERED.search(done.stdout):
+    if done.returncode or not _LINE.search(done.stdout):
         last = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith("at ")]
         raise ReasonerError(f"HermiT failed: {'; '.join(last[:3]) or f'exit code {done.returncode}'}")
     return done.stdout

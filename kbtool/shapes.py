@@ -25,6 +25,7 @@ Only a part of SHACL is understood: what is not raises `UnsupportedShape`, it is
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from pyoxigraph import BlankNode, DefaultGraph, Literal, NamedNode, QuerySolutions, Store, Triple
@@ -44,7 +45,7 @@ SUBCLASS: Final = NamedNode(RDFS + "subClassOf")
 DEFAULT_GRAPH: Final = DefaultGraph()
 
 
-class UnsupportedShape(ValueError):
+class UnsupportedShape(ValueError):  # noqa: N818
     """A shape uses a construct of SHACL that the compiler does not know."""
 
     def __init__(self, shape: Resource, construct: str) -> None:
@@ -53,14 +54,21 @@ class UnsupportedShape(ValueError):
         self.construct = construct
 
 
+class _Targets(NamedTuple):
+    """The focus nodes of a shape: a query that selects them, and what it is made of."""
+
+    select: str
+    nodes: tuple[NamedNode, ...]
+    classes: tuple[NamedNode, ...]
+    predicates: tuple[NamedNode, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledConstraint:
     """One constraint of one shape as a SELECT query.
 
     The query binds ?this (the focus node), perhaps ?path and ?value, and the variables of the message. It is plain
-    SPARQL 1.1 and can be run as it is. `targets` is the part of it that selects the focus nodes. `triggers` are
-    predicates of which the data must hold at least one, for otherwise there is no focus node; none where that cannot
-    be told.
+    SPARQL 1.1 and can be run as it is. `targets` is the part of it that selects the focus nodes.
     """
 
     shape: str
@@ -69,13 +77,12 @@ class CompiledConstraint:
     query: str
     message: str
     path: str | None
-    targets: str
-    triggers: tuple[NamedNode, ...]
+    targets: _Targets
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One result of validation. `shape` is the IRI of the shape that was broken, `severity` that of the severity."""
+    """One result of validation: `shape` is the IRI of the shape that was broken, `severity` is Violation or Warning."""
 
     focus: Term
     path: str | None
@@ -92,22 +99,13 @@ def compile_shapes(shapes: Store) -> list[CompiledConstraint]:
 
 def validate(store: Store, compiled: Iterable[CompiledConstraint]) -> list[Violation]:
     """Return what is wrong in the store, sorted, each violation once."""
+    census = _Census(store)
     found: set[Violation] = set()
-    stated: dict[NamedNode, bool] = {}
-
-    def is_stated(predicate: NamedNode) -> bool:
-        if predicate not in stated:
-            quads = store.quads_for_pattern(None, predicate, None, DEFAULT_GRAPH)
-            stated[predicate] = next(quads, None) is not None
-        return stated[predicate]
-
-    # There are fewer nodes than this, so the limit cuts nothing off. It tells Oxigraph that the targets are few: it would
-    # otherwise rather scan all types or the whole store than look up those of the targets.
-    most = 2 * len(store) + 100
     for constraint in compiled:
-        if not constraint.triggers or any(map(is_stated, constraint.triggers)):
-            query = constraint.query.replace(constraint.targets, f"{constraint.targets} LIMIT {most}")
-            found.update(_violations(store, query, constraint))
+        most = census.most(constraint.targets)
+        if most:
+            select = constraint.targets.select
+            found.update(_violations(store, constraint.query.replace(select, f"{select} LIMIT {most}"), constraint))
     return sorted(found, key=lambda v: (str(v.focus), v.shape, v.path or "", v.value or "", v.message))
 
 
@@ -127,6 +125,37 @@ _STRING: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _IRI: Final = re.compile(r"<([a-zA-Z][^<>\"\s]*)>")
 _NAME: Final = re.compile(r"\b([A-Za-z]\w*):([A-Za-z][\w-]*)")
 _PLACEHOLDER: Final = re.compile(r"\{[?$](\w+)\}")
+
+
+class _Census:
+    """How many focus nodes the targets of a shape can have in a store, at most.
+
+    `validate` limits the selection of focus nodes to that many: this cuts nothing off and tells Oxigraph that they are
+    few. It would otherwise rather scan all types, or the whole store, than look up those of the focus nodes.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.counts: dict[NamedNode, int] = {}
+
+    def most(self, targets: _Targets) -> int:
+        members = sum(self.count(target, _members(target, "?node")) for target in targets.classes)
+        stated = sum(self.count(predicate, f"?subject {predicate} ?object") for predicate in targets.predicates)
+        return len(targets.nodes) + members + stated
+
+    def count(self, term: NamedNode, pattern: str) -> int:
+        """Count the matches of a pattern with this predicate or class; a few are counted faster without a query."""
+        if term not in self.counts:
+            few = list(islice(self.store.quads_for_pattern(None, term, None, DEFAULT_GRAPH), 50))
+            self.counts[term] = len(few)
+            if len(few) == 50 or pattern.startswith("?_class"):
+                rows = cast("QuerySolutions", self.store.query(f"SELECT (COUNT(*) AS ?count) WHERE {{ {pattern} }}"))
+                self.counts[term] = int(next(rows)["count"].value)
+        return self.counts[term]
+
+
+def _members(target: NamedNode, node: str) -> str:
+    return f"?_class {SUBCLASS}* {target} . {node} {TYPE} ?_class"
 
 
 def _violations(store: Store, query: str, constraint: CompiledConstraint) -> Iterator[Violation]:
@@ -184,13 +213,6 @@ _PARAMETERS_OF_OTHERS: Final = {"flags"}
 _UNSAFE_REGEX: Final = re.compile(r"\(\?[=!<]|\\[1-9]")
 _UNSAFE_SELECT: Final = re.compile(r"\b(VALUES|MINUS|SERVICE)\b|\$(shapesGraph|currentShape)\b|SELECT\s*\*", re.I)
 _SELECT: Final = re.compile(r"\s*SELECT(?P<head>[^{}]*\$this\b[^{}]*)WHERE\s*\{(?P<body>.*)", re.DOTALL)
-
-
-class _Targets(NamedTuple):
-    """A SELECT query of the focus nodes of a shape, and predicates of which the data must hold one if it has any."""
-
-    select: str
-    triggers: tuple[NamedNode, ...]
 
 
 class _Compiler:
@@ -273,11 +295,11 @@ class _Compiler:
             tuple(self.named(shape, term) for term in self.objects(shape, name)) for name in _TARGETS
         )
         parts = [f"VALUES ?this {{ {node} }}" for node in nodes]
-        parts += [f"?_class {SUBCLASS}* {target} . ?this {TYPE} ?_class" for target in classes]
+        parts += [_members(target, "?this") for target in classes]
         parts += [f"?this {predicate} ?_object" for predicate in subjects]
         parts += [f"?_subject {predicate} ?this" for predicate in objects]
         select = f"SELECT DISTINCT ?this WHERE {{ {{ {' } UNION { '.join(parts)} }} }}"
-        return _Targets(select, () if nodes or classes else subjects + objects)
+        return _Targets(select, nodes, classes, subjects + objects)
 
     def named(self, shape: Resource, term: Term) -> NamedNode:
         if isinstance(term, NamedNode):
@@ -291,12 +313,12 @@ class _Compiler:
         allowed = _META | _ON_VALUES | _PARAMETERS_OF_OTHERS | (_ON_PROPERTIES if path is not None else set())
         self.check_predicates(shape, allowed)
         steps = None if path is None else self.path(shape, path)
-        severity = self.text(shape, "severity") or SH + "Violation"
+        severity = _short(self.one(shape, "severity") or NamedNode(SH + "Violation"))
         message = self.message(shape)
 
         def made(component: str, query: str, text: str = message) -> CompiledConstraint:
             step = None if steps is None else steps.strip("^<>")
-            return CompiledConstraint(_text(shape), component, severity, query, text, step, *targets)
+            return CompiledConstraint(_text(shape), component, severity, query, text, step, targets)
 
         for component, query in self.core(shape, steps, f"{{ {targets.select} }}"):
             yield made(SH + component[0].upper() + component[1:] + "ConstraintComponent", query)

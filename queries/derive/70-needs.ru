@@ -1,27 +1,66 @@
 #+ summary: What each open answer needs
-#+ description: For an answer that is open the quantities and attributes that are lacking; a ratio that cannot be computed is named by the inputs that lack.
+#+ description: An answer that is open leads to the unknown criteria that keep it open, and these to the quantities and attributes that are lacking. A ratio that cannot be computed is named by the inputs that lack.
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
 
-INSERT { ?answer cg:needs ?need }
+INSERT { ?answer cg:openFor ?unknown }
 WHERE {
-  { ?answer cg:about ?rule ; cg:ofPatient ?patient . ?rule cg:appliesTo ?criterion . BIND(?patient AS ?subject) }
-  UNION
-  { ?answer cg:status cg:Blocked ; cg:about ?rule ; cg:ofPatient ?patient . ?rule cg:requires ?criterion . BIND(?patient AS ?subject) }
-  UNION
-  { ?answer cg:status cg:Undetermined ; cg:about ?rule ; cg:ofPatient ?patient . ?rule cg:action ?action . ?prohibition cg:forbids ?action ; cg:appliesTo ?criterion .
-    ?patient cg:possible ?prohibition . BIND(?patient AS ?subject) }
-  UNION
-  { ?answer cg:status cg:Undetermined ; cg:about ?rule ; cg:ofPatient ?patient . ?rule cg:accompanies ?main . ?patient cg:undetermined ?main . ?main cg:appliesTo ?criterion . BIND(?patient AS ?subject) }
-  UNION
-  { ?answer cg:status cg:Possible ; cg:about ?rule ; cg:ofPatient ?patient . ?rule cg:raisedByOrder ?criterion . ?patient cg:hasActiveOrder ?subject }
-  UNION
-  { ?answer cg:onOrder ?order ; cg:about ?rule ; cg:ofPatient ?patient . ?rule cg:hardStopWhen ?criterion . BIND(?patient AS ?subject) }
-  ?unknown cg:ofFact ?subject ; cg:ofCriterion ?criterion ; cg:needs ?lacking .
-  OPTIONAL {
-    { ?lacking cg:ratioNumerator ?input } UNION { ?lacking cg:ratioDenominator ?input }
-    ?patient cg:lacksEligible ?input
-  }
-  BIND(COALESCE(?input, ?lacking) AS ?need)
+  VALUES ?status { cg:Possible cg:Undetermined }
+  ?answer cg:status ?status ; cg:about ?rule ; cg:ofPatient ?patient .
+  ?rule cg:appliesTo ?criterion .
+  ?patient cg:unknown ?criterion .
+  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:openFor ?unknown }
+WHERE {
+  ?answer cg:status cg:Blocked ; cg:about/cg:requires ?criterion ; cg:ofPatient ?patient .
+  ?patient cg:unknown ?criterion .
+  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:openFor ?unknown }
+WHERE {
+  ?answer cg:status cg:Undetermined ; cg:about/cg:action ?action ; cg:ofPatient ?patient .
+  ?prohibition cg:forbids ?action ; cg:appliesTo ?criterion .
+  ?patient cg:possible ?prohibition ; cg:unknown ?criterion .
+  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:openFor ?unknown }
+WHERE {
+  ?answer cg:status cg:Undetermined ; cg:about/cg:accompanies ?main ; cg:ofPatient ?patient .
+  ?patient cg:undetermined ?main .
+  ?main cg:appliesTo ?criterion .
+  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:openFor ?unknown }
+WHERE {
+  ?answer cg:status cg:Possible ; cg:about/cg:raisedByOrder ?criterion ; cg:ofPatient ?patient .
+  ?patient cg:hasActiveOrder ?order .
+  ?unknown cg:ofFact ?order ; cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:openFor ?unknown }
+WHERE {
+  ?answer cg:onOrder ?order ; cg:about/cg:hardStopWhen ?criterion ; cg:ofPatient ?patient .
+  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:needs ?lacking }
+WHERE {
+  ?answer cg:openFor ?unknown .
+  ?unknown cg:needs ?lacking .
+  FILTER NOT EXISTS { ?lacking cg:ratioNumerator ?numerator }
+} ;
+
+INSERT { ?answer cg:needs ?input }
+WHERE {
+  VALUES ?part { cg:ratioNumerator cg:ratioDenominator }
+  ?lacking ?part ?input .
+  ?unknown cg:needs ?lacking .
+  ?answer cg:openFor ?unknown ; cg:ofPatient ?patient .
+  ?patient cg:lacksEligible ?input
 }

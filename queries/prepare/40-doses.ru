@@ -3,9 +3,6 @@
 #+ tags: [prepare, dose]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
-PREFIX rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#>
-PREFIX owl: <http://www.w3.org/2002/07/owl#>
-PREFIX xsd: <http://www.w3.org/2001/XMLSchema#>
 
 INSERT { ?fact cg:canonicalDailyDose ?canonical }
 WHERE {
@@ -49,12 +46,12 @@ WHERE {
       ?patient cg:hasCurrentMedication ?taken .
       ?taken a ?substance ; cg:canonicalDailyDose ?dose
     } GROUP BY ?patient ?substance }
-  ?substance cg:doseCeiling/owl:equivalentClass/owl:withRestrictions/rdf:rest*/rdf:first/xsd:maxInclusive ?ceiling .
+  ?substance cg:doseCeiling/cg:maxInclusive ?ceiling .
   ?patient cg:hasCurrentMedication ?medication .
   ?medication a ?substance ; cg:canonicalDailyDose ?own .
   BIND(?ceiling - ?total AS ?margin)
   OPTIONAL {
-    ?substance cg:doseStep/owl:equivalentClass/owl:withRestrictions/rdf:rest*/rdf:first/xsd:maxInclusive ?step
+    ?substance cg:doseStep/cg:maxInclusive ?step
   }
   BIND(IF(?total + ?step < ?ceiling, ?total + ?step, ?ceiling) AS ?next)
 } ;
@@ -63,7 +60,7 @@ INSERT { ?order cg:doseMargin ?margin }
 WHERE {
   ?patient cg:hasActiveOrder ?order .
   ?order cg:canonicalDailyDose ?dose ; a/cg:ordersMedication ?substance .
-  ?substance cg:doseCeiling/owl:equivalentClass/owl:withRestrictions/rdf:rest*/rdf:first/xsd:maxInclusive ?ceiling .
+  ?substance cg:doseCeiling/cg:maxInclusive ?ceiling .
   BIND(?ceiling - ?dose AS ?margin)
 } ;
 
