@@ -12,7 +12,7 @@ import pyoxigraph as ox
 
 from kbtool.facts import PatientFacts
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import CG, DCTERMS, PROV, RDF, RDFS, SKOS, local_name
+from kbtool.namespaces import CG, DCTERMS, PROV, RDF, RDFS, SKOS, local_name, text
 from kbtool.shapes import Violation
 
 if TYPE_CHECKING:
@@ -161,13 +161,12 @@ class RuleBook:
     def _rule(self, iri: str, kind: str) -> _Rule:
         knowledge = self.knowledge
         severity_iri = knowledge.value(iri, CG["severity"])
+        position = self._number(severity_iri, "position") if severity_iri else 99
         severity = {
             "name": (severity_iri and knowledge.value(severity_iri, SKOS["notation"])) or None,
-            "position": self._number(severity_iri, "position") if severity_iri else 99,
             "conflict": bool(severity_iri and knowledge.value(severity_iri, CG["makesConflict"]) == "true"),
         }
         data: Json = {"name": local_name(iri), "iri": iri, "label": self.label(iri)}
-        position = severity["position"]
         if kind == "Recommendation":
             step = knowledge.value(iri, CG["step"])
             position = self._number(step, "position") if step else 99
@@ -224,7 +223,7 @@ def rule_book(knowledge: Knowledge) -> RuleBook:
     book = knowledge.__dict__.get("_rule_book")
     if book is None:
         book = knowledge.__dict__["_rule_book"] = RuleBook(knowledge)
-    return book  # type: ignore[no-any-return]
+    return book
 
 
 def read_answers(
@@ -237,8 +236,8 @@ def read_answers(
 ) -> Iterator[PatientResult]:
     """Read the derived answers of each patient of a batch, in the order of the batch."""
     book = rule_book(knowledge)
-    answers: dict[ox.NamedNode, dict[str, list[Any]]] = {}
-    of_patient: dict[Any, list[ox.NamedNode]] = {}
+    answers: dict[Any, dict[str, list[Any]]] = {}
+    of_patient: dict[Any, list[Any]] = {}
     for quad in store.quads_for_pattern(None, RDF["type"], CG["Answer"], None):
         entry: dict[str, list[Any]] = {}
         for each in store.quads_for_pattern(quad.subject, None, None, None):
@@ -274,7 +273,7 @@ def _violation(violation: Violation) -> Json:
 class _Reader:
     """Reads the answers of one patient."""
 
-    def __init__(self, store: ox.Store, book: RuleBook, record: PatientFacts, answers: list[tuple[ox.NamedNode, dict[str, list[Any]]]]) -> None:
+    def __init__(self, store: ox.Store, book: RuleBook, record: PatientFacts, answers: list[tuple[Any, dict[str, list[Any]]]]) -> None:
         self.store, self.book, self.record, self.answers = store, book, record, answers
         self.nodes: dict[Any, dict[str, list[Any]]] = {}
         for quad in (*record.triples, *record.reported):
@@ -384,7 +383,7 @@ class _Reader:
             data = dict(parameter)
             computed = data.pop("computedFrom", None)
             if computed is not None:
-                values = [q.object.value for fact in because for q in self.store.quads_for_pattern(fact, ox.NamedNode(computed), None, None)]
+                values = [text(q.object) for fact in because for q in self.store.quads_for_pattern(fact, ox.NamedNode(computed), None, None)]
                 if not values:
                     continue
                 data["value"] = sorted(values)[0]
@@ -439,7 +438,7 @@ class _Reader:
         found = []
         for node in self.nodes:
             for quad in self.store.quads_for_pattern(node, CG["notUsedBecause"], None, None):
-                reason = quad.object.value
+                reason = text(quad.object)
                 found.append(self.fact(node) | {"reason": local_name(reason), "reasonLabel": self.book.label(reason)})
         return sorted(found, key=lambda f: (f["name"], f.get("time", ""), f["reason"]))
 

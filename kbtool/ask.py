@@ -10,7 +10,7 @@ import pyoxigraph as ox
 
 from kbtool.api import KnowledgeBase
 from kbtool.knowledge import HOME
-from kbtool.namespaces import VANN, XSD
+from kbtool.namespaces import VANN, XSD, local_name, text
 
 _FOLDER = HOME / "queries" / "ask"
 _RESULTS = {
@@ -42,7 +42,7 @@ def assignment(text: str) -> tuple[str, str]:
     """Split `variable=term`. Raises QueryError where there is no equals sign."""
     name, sign, term = text.partition("=")
     if not sign:
-        raise QueryError(f"--set {text}: write it as variable=term, for example statement=dk:S23")
+        raise QueryError(f"--set {text}: write it as variable=term, with a term like prefix:name, <IRI> or a value")
     return name.lstrip("?$"), term
 
 
@@ -99,8 +99,8 @@ def _refuse_service(name: str, text: str) -> None:
 
 def _prefixes(kb: KnowledgeBase) -> dict[str, str]:
     graph = kb.knowledge.graph
-    namespaces = {q.subject: q.object.value for q in graph.quads_for_pattern(None, VANN["preferredNamespaceUri"], None, None)}
-    names = {q.subject: q.object.value for q in graph.quads_for_pattern(None, VANN["preferredNamespacePrefix"], None, None)}
+    namespaces = {q.subject: text(q.object) for q in graph.quads_for_pattern(None, VANN["preferredNamespaceUri"], None, None)}
+    names = {q.subject: text(q.object) for q in graph.quads_for_pattern(None, VANN["preferredNamespacePrefix"], None, None)}
     return {names[s]: namespaces[s] for s in namespaces if s in names}
 
 
@@ -157,11 +157,12 @@ _RUN_IT = """How to derive the answers in a store of your own
 Everything here is plain SPARQL 1.1 and RDF. In an empty default graph:
 
 1. Load {knowledge}.
-2. Load the facts of your patients. Blank nodes must have become IRIs, each cg:value should keep the reported text in
-   cg:reportedValue, and the facts must conform to shapes/facts.ttl: an observation that does not is taken out, any
-   other bad fact takes its patient out. The SELECT queries in validate/ find what does not conform.
+2. Load the facts of your patients. Blank nodes must have become IRIs, except where a patient is one.
 3. Say for which time: INSERT DATA {{ cg:Run cg:asOf "2026-02-10T12:00:00Z"^^xsd:dateTime }}
-4. Run the updates in the order of their numbers. Each only adds triples.
+4. Find what does not conform with the SELECT queries in validate/. For each ?this: where it is an observation, delete
+   the triple that links it to its patient; where it is anything else, delete the patient. Queries whose header says
+   Warning only warn.
+5. Run the updates in the order of their numbers. Each only adds triples.
 
 Then ask: ?patient cg:recommended ?recommendation, and so on (queries in ask/). Do it in batches of some hundred
 patients, or in one graph for all; clear what was derived before you run it again.
@@ -187,7 +188,7 @@ def export(kb: KnowledgeBase, folder: Path) -> list[str]:
     triples = sorted({q.triple for q in kb.knowledge.graph}, key=str)
     write("00-knowledge.nt", ox.serialize(triples, format=ox.RdfFormat.N_TRIPLES) or b"")
     for number, constraint in enumerate(kb.knowledge.shapes, 1):
-        write(f"validate/{number:02}.rq", f"#+ summary: {_line(constraint.message)}\n#+ shape: {constraint.shape}\n{constraint.query}\n")
+        write(f"validate/{number:02}.rq", f"#+ summary: {_line(constraint.message)}\n#+ shape: {constraint.shape}\n#+ severity: {local_name(constraint.severity)}\n{constraint.query}\n")
     chunks = [
         (step, step.parts[start : start + _PARTS_A_FILE])
         for step in kb.knowledge.steps

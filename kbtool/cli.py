@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Assess dialysis patients with muscle jerks, spasms and cramps by a guideline that is data.",
+    help="Assess patients by a clinical guideline that is data.",
 )
 
 
@@ -208,7 +208,7 @@ def query(
     name: Annotated[str | None, typer.Argument(metavar="NAME|FILE", help="A query that comes with kbtool, or a SPARQL file; without one, the list.", show_default=False)] = None,
     facts: Annotated[list[str] | None, typer.Argument(metavar="[FACTS...]", help="Patient facts; without them, only the knowledge is asked.", show_default=False)] = None,
     as_of: AsOf = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="VARIABLE=TERM", help="Bind a variable of the query, as in --set statement=dk:S23.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="VARIABLE=TERM", help="Bind a variable of the query, as in --set statement=prefix:name.")] = None,
     ontology: Ontology = None,
     format: Annotated[str, typer.Option("--format", "-f", help="table, csv, tsv, json or xml; turtle for CONSTRUCT.")] = "table",
 ) -> None:

@@ -110,7 +110,8 @@ def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, s
         for violation in checked.set_aside.get(key, ()):
             store.remove(ox.Quad(record.patient, _HAS_OBSERVATION, violation.focus))
             store.add(ox.Quad(record.patient, CG["setAside"], violation.focus))
-            store.add(ox.Quad(violation.focus, CG["notUsedBecause"], CG["SetAside"]))
+            if isinstance(violation.focus, ox.NamedNode):
+                store.add(ox.Quad(violation.focus, CG["notUsedBecause"], CG["SetAside"]))
     return checked
 
 

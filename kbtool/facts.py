@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyoxigraph as ox
 
-from kbtool.namespaces import CG, OWL, RDF, XSD
+from kbtool.namespaces import CG, OWL, RDF, XSD, text
 
 if TYPE_CHECKING:
     from rdflib import Graph
@@ -160,7 +160,7 @@ class Reader:
 
         for quad in parsed:
             if quad.predicate == OWL["imports"]:
-                raise FactsError(f"{name}: owl:imports {quad.object.value}: facts may not import; nothing is fetched")
+                raise FactsError(f"{name}: owl:imports {text(quad.object)}: facts may not import; nothing is fetched")
             if isinstance(quad.object, ox.Triple) or isinstance(quad.subject, ox.Triple):
                 raise FactsError(f"{name}: a triple stands where a node belongs; facts are plain RDF 1.1")
             self._triples.append(ox.Quad(rename(quad.subject), quad.predicate, rename(quad.object)))
@@ -170,6 +170,8 @@ class Reader:
         by_subject: dict[Node, list[ox.Quad]] = {}
         patients: dict[Node, None] = {}
         for quad in dict.fromkeys(self._triples):
+            if isinstance(quad.subject, ox.Triple):
+                continue
             by_subject.setdefault(quad.subject, []).append(quad)
             if quad.predicate == _TYPE and quad.object == _PATIENT:
                 patients[quad.subject] = None
@@ -197,7 +199,7 @@ class Reader:
                     target = quad.object
                     if quad.predicate == _VALUE and isinstance(target, ox.Literal):
                         record.reported.append(ox.Quad(node, CG["reportedValue"], ox.Literal(target.value)))
-                    if quad.predicate == _TYPE or isinstance(target, ox.Literal) or target in seen or target in patients:
+                    if quad.predicate == _TYPE or isinstance(target, ox.Literal | ox.Triple) or target in seen | patients.keys():
                         continue
                     if target in by_subject and not _declared(target, vocabulary):
                         seen.add(target)
@@ -237,13 +239,13 @@ def _guess(data: bytes) -> ox.RdfFormat:
 def _prepare_json(name: str, data: bytes) -> bytes:
     """JSON-LD with decimals that keep their digits: a bare 0.70 would become a binary float."""
 
-    def decimal(text: str) -> dict[str, str]:
+    def decimal(number: str) -> dict[str, str]:
         from decimal import Decimal
 
-        return {"@value": format(Decimal(text), "f"), "@type": XSD["decimal"].value}
+        return {"@value": format(Decimal(number), "f"), "@type": XSD["decimal"].value}
 
-    def constant(text: str) -> Any:
-        raise ValueError(f"{text} is not a number")
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is not a number")
 
     try:
         document = json.loads(data, parse_float=decimal, parse_constant=constant)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyoxigraph as ox
 
 from kbtool.criteria import Criteria, Update
-from kbtool.namespaces import CG, OWL, RDF, RDFS, SKOS
+from kbtool.namespaces import CG, OWL, RDF, RDFS, SKOS, text
 from kbtool.shapes import CompiledConstraint, compile_shapes
 
 _PACKAGED = Path(__file__).parent / "knowledge_base"
@@ -76,7 +76,8 @@ class Knowledge:
         """
         path = Path(root) if root is not None else HOME / "ontology" / "kb.ttl"
         digest = hashlib.sha256()
-        graph, modules = ox.Store(), {}
+        graph = ox.Store()
+        modules: dict[str, Path] = {}
         own, shipped = _catalog(path.parent), _catalog(HOME / "ontology")
         waiting: list[tuple[str | None, Path]] = [(None, path)]
         while waiting:
@@ -89,7 +90,7 @@ class Knowledge:
             modules[iri] = file
             graph.extend(quads)
             graph.extend(_provenance(quads, iri))
-            for imported in sorted(q.object.value for q in quads if q.predicate == OWL["imports"]):
+            for imported in sorted(text(q.object) for q in quads if q.predicate == OWL["imports"]):
                 target = own.get(imported) or shipped.get(imported)
                 if target is None:
                     raise KnowledgeError(
@@ -120,8 +121,8 @@ class Knowledge:
         steps.append(Step("classify/patients", _PROLOGUE, tuple(criteria.updates(facts_only=False))))
         for file in sorted((HOME / "queries" / "derive").glob("*.ru")):
             steps.append(_step(file, digest))
-        text = "".join([*(step.update for step in steps), *(constraint.query for constraint in shapes)])
-        return cls(graph, first, version, digest.hexdigest(), modules, shapes, steps, _runtime(graph, text))
+        queries = "".join([*(step.update for step in steps), *(constraint.query for constraint in shapes)])
+        return cls(graph, first, version, digest.hexdigest(), modules, shapes, steps, _runtime(graph, queries))
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -132,7 +133,7 @@ class Knowledge:
     def values(self, subject: str, predicate: ox.NamedNode) -> list[str]:
         """The values of a property of a term, as text, sorted."""
         quads = self.graph.quads_for_pattern(ox.NamedNode(subject), predicate, None, None)
-        return sorted(q.object.value for q in quads if not isinstance(q.object, ox.Triple))
+        return sorted(text(q.object) for q in quads)
 
     def value(self, subject: str, predicate: ox.NamedNode) -> str | None:
         """The first value of a property of a term, or None."""
@@ -205,11 +206,11 @@ def _step(file: Path, digest: hashlib._Hash) -> Step:
     return Step(f"{file.parent.name}/{file.stem}", "", (Update(data.decode("utf-8"), ()),))
 
 
-def _runtime(graph: ox.Store, text: str) -> list[ox.Quad]:
+def _runtime(graph: ox.Store, queries: str) -> list[ox.Quad]:
     """The triples that shapes and updates can read: those whose predicate, or class, they name. Prose stays outside."""
-    prefixes = dict(re.findall(r"(?i)prefix\s+(\w*):\s*<([^>]*)>", text))
-    named = {prefixes[p] + name for p, name in re.findall(r"\b(\w+):(\w+)", text) if p in prefixes}
-    named = (named | set(re.findall(r"<([^>\s]+)>", text))) - {RDF["type"].value}
+    prefixes = dict(re.findall(r"(?i)prefix\s+(\w*):\s*<([^>]*)>", queries))
+    named = {prefixes[p] + name for p, name in re.findall(r"\b(\w+):(\w+)", queries) if p in prefixes}
+    named = (named | set(re.findall(r"<([^>\s]+)>", queries))) - {RDF["type"].value}
     kept = [q for q in graph if q.predicate.value in named or (q.predicate == RDF["type"] and str(q.object).strip("<>") in named)]
-    rules = {q.subject for q in kept if q.predicate == RDF["type"] and q.object.value.startswith(CG.iri)}
+    rules = {q.subject for q in kept if q.predicate == RDF["type"] and text(q.object).startswith(CG.iri)}
     return [q for q in kept if q.predicate != RDFS["isDefinedBy"] or q.subject in rules]

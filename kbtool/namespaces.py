@@ -37,3 +37,8 @@ XSD = Namespace("http://www.w3.org/2001/XMLSchema#")
 def local_name(iri: str) -> str:
     """The part of an IRI after its last slash or hash."""
     return iri[max(iri.rfind("/"), iri.rfind("#")) + 1 :]
+
+
+def text(term: ox.NamedNode | ox.BlankNode | ox.Literal | ox.Triple) -> str:
+    """The characters of a term: its IRI, its lexical form, its label."""
+    return str(term) if isinstance(term, ox.Triple) else term.value

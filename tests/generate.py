@@ -450,7 +450,7 @@ class _Maker:
             else:
                 ago = {"ending": [Decimal(-1)], "ended": [Decimal(0), Decimal("0.5"), aftermath, aftermath + Decimal("0.01"), Decimal(20)], "long ago": [Decimal(48)]}
                 end = self.random.choice(ago[shape])
-                fact.stated |= {"start": self.hours(end + self.random.choice([Decimal(2), Decimal(4), longest])), "end": self.hours(end)}
+                fact.stated |= {"start": self.hours(end + min(longest, self.random.choice([Decimal(2), Decimal(4), longest]))), "end": self.hours(end)}
             self.facts.append((self.v.link[CG["Session"].value], fact))
 
     def hours(self, before: Decimal | int) -> str:
