@@ -136,6 +136,7 @@ class RuleBook:
         linked = knowledge.graph.quads_for_pattern(None, CG["statusProperty"], None, None)
         self.links = [CG["inScope"], *sorted((q.object for q in linked if isinstance(q.object, ox.NamedNode)), key=str)]
         self.statements = {iri: self._statements(iri) for iri in self.rules}
+        self.explained_by = {iri: self._explained_by(iri) for iri in self.rules}
         self.missing_parameters = {iri: self._missing_parameters(iri) for iri in self.rules}
         self.measures = {iri: [local_name(m) for m in knowledge.values(iri, CG["measures"])] for iri in self.rules}
         self.assumptions = [
@@ -195,6 +196,16 @@ class RuleBook:
         cited = self.knowledge.values(iri, CG["citesStatement"])
         return sorted(self.knowledge.value(s, DCTERMS["identifier"]) or local_name(s) for s in cited)
 
+    def _explained_by(self, iri: str) -> list[str]:
+        """The identifiers of the statements that explain a rule, its action, its criterion or a statement it cites."""
+        explained = {iri, *(value for link in ("action", "forbids", "appliesTo", "citesStatement") for value in self.knowledge.values(iri, CG[link]))}
+        found = {
+            text(quad.subject)
+            for each in explained
+            for quad in self.knowledge.graph.quads_for_pattern(None, CG["explains"], ox.NamedNode(each), None)
+        }
+        return sorted({self.knowledge.value(s, DCTERMS["identifier"]) or local_name(s) for s in found} - set(self.statements[iri]))
+
     def _missing_parameters(self, iri: str) -> list[Json]:
         """What the source does not give for a rule."""
         return [{"name": local_name(p), "label": self.label(p)} for p in self.knowledge.values(iri, CG["hasMissingParameter"])]
@@ -216,6 +227,18 @@ class RuleBook:
         for facet in ("minInclusive", "minExclusive", "maxInclusive", "maxExclusive"):
             for number in self.knowledge.values(datatype, CG[facet]):
                 yield facet, number
+
+
+def statement_texts(knowledge: Knowledge) -> dict[str, str]:
+    """What each statement of the source says, in our words, with its section and references; by identifier."""
+    found = {}
+    for iri in knowledge.instances(CG["Statement"]):
+        references = [knowledge.value(r, DCTERMS["identifier"]) or local_name(r) for r in knowledge.values(iri, CG["reference"])]
+        unlisted = [r for r in knowledge.values(iri, CG["reference"]) if knowledge.value(r, CG["listed"]) == "false"]
+        note = ", which the source cites and does not list" if unlisted else ""
+        where = f"{knowledge.value(iri, CG['section'])}; {' '.join(references)}{note}"
+        found[knowledge.value(iri, DCTERMS["identifier"]) or local_name(iri)] = f"{knowledge.value(iri, SKOS['definition'])} ({where})"
+    return found
 
 
 def rule_book(knowledge: Knowledge) -> RuleBook:
@@ -317,7 +340,7 @@ class _Reader:
         conflict = any(c["conflict"] for c in cautions)
         because = self._facts(entry.get("because", []))
         needs = sorted({local_name(n.value) for n in entry.get("needs", [])})
-        common = {"because": because, "needs": needs, "statements": self.book.statements[iri], "cautions": short, "conflict": conflict}
+        common = {"because": because, "needs": needs, "statements": self.book.statements[iri], "explainedBy": self.book.explained_by[iri], "cautions": short, "conflict": conflict}
         if rule.kind == "Recommendation":
             data |= {
                 "status": status,

@@ -146,13 +146,15 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
     empty = document(kb.about, as_of, [], strays)
     labels = {local_name(iri): label for iri, label in kb.knowledge.labels.items()}
     if format is Format.text:
+        from kbtool.answer import statement_texts
         from kbtool.text import patient_lines, render
 
-        head, tail = render(empty | {"unassigned": []}, labels), render(empty, labels)
+        statements = statement_texts(kb.knowledge)
+        head, tail = render(empty | {"unassigned": []}, labels, statements), render(empty, labels, statements)
         out.write(head + "\n")
         for result in results:
             clean &= not result.refused and not result.data["setAside"]
-            out.write("\n".join(patient_lines(result.data, labels)) + "\n")
+            out.write("\n".join(patient_lines(result.data, labels, statements)) + "\n")
         out.write(tail.removeprefix(head).lstrip("\n"))
     elif format is Format.json:
         head, tail = json.dumps(empty, indent=1, ensure_ascii=False).split('"patients": []')

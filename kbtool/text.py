@@ -13,18 +13,21 @@ Json = dict[str, Any]
 _WIDTH = 110
 
 
-def render(document: Json, labels: dict[str, str]) -> str:
-    """The whole answer as text. labels: local name to label, for the names that entries refer to."""
+def render(document: Json, labels: dict[str, str], statements: dict[str, str]) -> str:
+    """The whole answer as text.
+
+    labels: local name to label, for the names that entries refer to. statements: what the source says, by identifier.
+    """
     kb = document["kb"]
     parts = [f"{kb['iri']} {kb['version']}, as of {document['asOf']}", "No clinician has approved this content. It supports a decision and does not make one.", ""]
-    parts += [line for p in document["patients"] for line in patient_lines(p, labels)]
+    parts += [line for p in document["patients"] for line in patient_lines(p, labels, statements)]
     parts += _unassigned(document["unassigned"])
     return "\n".join(parts)
 
 
-def patient_lines(patient: Json, labels: dict[str, str]) -> list[str]:
+def patient_lines(patient: Json, labels: dict[str, str], statements: dict[str, str]) -> list[str]:
     """The answer for one patient, as lines."""
-    return list(_Printer(patient, labels).lines())
+    return list(_Printer(patient, labels, statements).lines())
 
 
 def _unassigned(nodes: Iterable[str]) -> list[str]:
@@ -69,8 +72,8 @@ def explain(entry: Json) -> str:
 
 
 class _Printer:
-    def __init__(self, patient: Json, labels: dict[str, str]) -> None:
-        self.patient, self.labels = patient, labels
+    def __init__(self, patient: Json, labels: dict[str, str], statements: dict[str, str]) -> None:
+        self.patient, self.labels, self.statements = patient, labels, statements
         self.recommendations = patient["recommendations"]
 
     def lines(self) -> Iterator[str]:
@@ -89,6 +92,8 @@ class _Printer:
         holds = [a for a in self.patient["assessments"] if a["state"] == "holds"]
         prohibitions = self.patient["prohibitions"]
         yield from self._section("EMERGENCY", [self._entry(a) for a in holds if a["emergency"]])
+        feared = [a for a in self.patient["assessments"] if a["state"] == "possible" and a["emergency"]]
+        yield from self._section("EMERGENCY NOT EXCLUDED", [self._feared(a) for a in feared])
         yield from self._section("HARD STOP: do not carry out this order", [self._entry(p) for p in prohibitions if p["hardStop"]])
         yield from self._section("CONFLICT: a forbidden order, and a danger in forbidding it. A clinician must decide.", [self._entry(p) for p in prohibitions if p["overridable"]])
         critical = [c for c in self.patient["cautions"] if c["state"] == "holds" and c["severity"] == "critical"]
@@ -104,6 +109,7 @@ class _Printer:
         yield from self._section("CAUTIONS from outside the source", [self._caution(c) for c in self.patient["cautions"] if c["state"] == "holds" and c not in critical])
         yield from self._section("ALREADY MET", [[r["label"]] for r in self._status("satisfied")])
         yield from self._section("NOT EXCLUDED", self._possible())
+        yield from self._section("WHAT THE SOURCE SAYS", self._said())
         if self.patient["assumptions"]:
             yield from self._section("TAKEN FOR GRANTED", [[a] for a in self.patient["assumptions"]])
 
@@ -190,10 +196,20 @@ class _Printer:
         conflict = "CONFLICT, " if entry["conflict"] else ""
         return [f"{conflict}{entry['id']} ({entry['severity']}) on {on}: {entry['label']}", entry["text"] or "", *self._because(entry), f"sources: {'; '.join(entry['sources'])}"]
 
+    def _feared(self, entry: Json) -> list[str]:
+        return [f"{entry['label']} {self._source(entry)}", f"cannot be excluded without: {', '.join(map(self._label, entry['needs']))}"]
+
+    def _said(self) -> list[list[str]]:
+        """The statements behind what is to be done and not done, and those that explain it."""
+        shown = [*self._status("recommended"), *self._status("contraindicated"), *self.patient["prohibitions"], *self.patient["assessments"]]
+        active = [e for e in shown if e.get("state", "holds") == "holds"]
+        cited = {s for e in active for s in (*e["statements"], *e["explainedBy"])}
+        return [[f"{s}: {self.statements[s]}"] for s in sorted(cited) if s in self.statements]
+
     def _possible(self) -> list[list[str]]:
         groups: dict[tuple[str, ...], list[str]] = {}
         for entry in [*self.patient["prohibitions"], *self.patient["assessments"], *self.patient["cautions"]]:
-            if entry["state"] == "possible":
+            if entry["state"] == "possible" and not entry.get("emergency"):
                 name = f"{entry['id']} {entry['label']}" if "id" in entry else entry["label"]
                 groups.setdefault(tuple(entry["needs"]), []).append(name)
         return [[f"without {', '.join(map(self._label, needs))}: {'; '.join(names)}"] for needs, names in groups.items()]
