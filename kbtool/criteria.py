@@ -159,14 +159,14 @@ class Criteria:
 
     def static_triples(self) -> Iterator[ox.Quad]:
         """What queries need to know about definitions: the limits of named datatypes as plain properties, and for each
-        criterion `cg:refersTo` (at any depth) and `cg:hasConjunct`."""
+        criterion `cg:refersTo` and `cg:hasConjunct`, at any depth."""
         for quad in self.graph.quads_for_pattern(None, RDF["type"], RDFS["Datatype"], None):
             if isinstance(quad.subject, ox.NamedNode):
                 for facet, number in _parse_range(self.graph, "", quad.subject, quad.subject.value).limits:
                     kind = XSD["decimal" if "." in number else "integer"]
                     yield ox.Quad(quad.subject, CG[facet], ox.Literal(number, datatype=kind))
         reach: dict[str, set[str]] = {}
-        defined = {c.iri: c for c in self.ordered}
+        parts: dict[str, set[str]] = {}
         for criterion in self.ordered:
             mine = set(criterion.refers_to)
             for name in criterion.refers_to:
@@ -175,9 +175,9 @@ class Criteria:
             subject = ox.NamedNode(criterion.iri)
             for name in sorted(mine):
                 yield ox.Quad(subject, CG["refersTo"], ox.NamedNode(name))
-            for name in criterion.conjuncts:
-                if name in defined:
-                    yield ox.Quad(subject, CG["hasConjunct"], ox.NamedNode(name))
+            parts[criterion.iri] = {criterion.iri}.union(*(parts[name] for name in criterion.conjuncts if name in parts))
+            for name in sorted(parts[criterion.iri]):
+                yield ox.Quad(subject, CG["hasConjunct"], ox.NamedNode(name))
 
     def updates(self, *, facts_only: bool) -> list[Update]:
         """The updates that classify, in order: only facts (before the eligible ones are chosen), or everything."""
@@ -198,18 +198,18 @@ class Criteria:
         support = "".join(f" . {fact} cg:supports <{criterion.iri}>" for fact in facts) if criterion.of_patient else ""
         yield Update(
             f"INSERT {{ ?x a <{criterion.iri}>{support} }}\nWHERE {{\n  "
-            + "\n  UNION\n  ".join("{ " + " . ".join(a.patterns) + " }" for a in certain)
+            + "\n  UNION\n  ".join("{ " + " . ".join(_arranged(a.patterns)) + " }" for a in certain)
             + "\n}",
             _triggers(certain),
         )
         if unknown:
             needs = sorted({need for alternative in unknown for need in alternative.needs})
             branches = "\n  UNION\n  ".join(
-                "{ " + " . ".join((*a.patterns, f"FILTER NOT EXISTS {{ ?x a <{criterion.iri}> }}")) + " }"
+                "{ " + " . ".join((*_arranged(a.patterns), f"FILTER NOT EXISTS {{ ?x a <{criterion.iri}> }}")) + " }"
                 for a in unknown
             )
             yield Update(
-                f"INSERT {{ ?x cg:unknown <{criterion.iri}> . ?node cg:ofFact ?x ; cg:ofCriterion <{criterion.iri}> ; "
+                f"INSERT {{ ?x cg:unknown <{criterion.iri}> ; cg:hasUnknown ?node . ?node cg:ofCriterion <{criterion.iri}> ; "
                 f"cg:needs {' , '.join(needs)} }}\nWHERE {{\n  {branches}\n"
                 f'  BIND(IRI(CONCAT(STR(?x), "/unknown/{local_name(criterion.iri)}")) AS ?node)\n}}',
                 _triggers(unknown),
@@ -299,7 +299,8 @@ class _Compiler:
                 node, need = self._fresh("u"), self._fresh("n")
                 pattern = (
                     f"{x} cg:unknown <{iri}>",
-                    f"{node} cg:ofFact {x} ; cg:ofCriterion <{iri}> ; cg:needs {need}",
+                    f"{x} cg:hasUnknown {node}",
+                    f"{node} cg:ofCriterion <{iri}> ; cg:needs {need}",
                 )
                 return [Alternative(pattern, (), (need,))]
             case Range(prop) | Value(prop):
@@ -354,6 +355,11 @@ class _Compiler:
         value = self._fresh("v")
         test = " && ".join(f"{value} {_FACETS[facet]} {number}" for facet, number in expression.limits)
         return [f"{x} <{expression.prop}> {value}", f"FILTER({f'!({test})' if expression.complement else test})"]
+
+
+def _arranged(patterns: tuple[str, ...]) -> list[str]:
+    """Patterns with every BIND at the end: a BIND in the middle keeps engines from joining what stands around it."""
+    return sorted(patterns, key=lambda pattern: pattern.startswith("BIND"))
 
 
 _CONSTANT = re.compile(r"^\?\w+ (?:(a)|<([^>]+)>|cg:(\w+)) <([^>]+)>$")

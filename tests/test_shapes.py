@@ -1,6 +1,7 @@
 """shapes/facts.ttl says what it should, and the compiled shapes say what pySHACL says.
 
-- Each file in tests/bad breaks one shape and no other; the head of the file says which, where and with what message.
+- Each file in tests/bad breaks one shape and no other; the head of the file says which, where and with what message (and,
+  for the one case where that cannot be, what else it breaks).
 - On the same files, and on generated patients, the compiled shapes and pySHACL find the same violations.
   `pytest -m deep` compares thousands.
 """
@@ -91,6 +92,7 @@ def found_by_kbtool(store: ox.Store) -> Found:
 
 
 def found_by_pyshacl(store: ox.Store, shapes: rdflib.Graph | None = None) -> Found:
+    rdflib.NORMALIZE_LITERALS = False  # pySHACL sets it to True after each run
     data = rdflib.Graph()
     data.parse(data=store.dump(format=ox.RdfFormat.N_TRIPLES, from_graph=ox.DefaultGraph()), format="nt")
     _, report, _ = pyshacl.validate(data_graph=data, shacl_graph=shapes or _pyshacl_shapes(), inference="none", inplace=True)
@@ -133,7 +135,7 @@ def fast_and_exact_rdflib() -> Iterator[None]:
     logging.getLogger("rdflib.term").setLevel(logging.CRITICAL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rdflib_sparql.SPARQLProcessor, "query", query)
-        patch.setattr(rdflib, "NORMALIZE_LITERALS", False)
+        patch.setattr(rdflib, "NORMALIZE_LITERALS", rdflib.NORMALIZE_LITERALS)
         yield
 
 
@@ -160,8 +162,10 @@ def test_a_bad_patient_breaks_one_shape(file: Path) -> None:
     prefix, local = head["focus"].split(":")
     focus = "_:" if prefix == "_" else prefixes[prefix] + local
     severity = head.get("severity", "Violation")
-    assert {(_name(v.focus), v.shape, v.severity) for v in violations} == {(focus, CG + head["shape"], severity)}, violations
-    assert any(head["message"] in v.message for v in violations), violations
+    also = head.get("also", "").split()
+    found = {(_name(v.focus), v.shape.removeprefix(CG), v.severity) for v in violations if v.shape.removeprefix(CG) not in also}
+    assert found == {(focus, head["shape"], severity)}, violations
+    assert any(v.shape.removeprefix(CG) == head["shape"] and head["message"] in v.message for v in violations), violations
     assert all("{" not in v.message.replace("{score}", "") for v in violations), violations
 
 
@@ -387,10 +391,11 @@ class Generator:
             return self.pick([ox.Literal(self.pick(every)), ox.Literal("mg/dl"), ox.Literal(self.pick(every), language="en")])
         if name in {"phase", "state", "course"}:
             return self.pick([node for nodes in self.words.members.values() for node in nodes] + [cg("Nowhere")])
-        return self.pick(
-            [_literal(self.pick(NUMBERS), self.pick(NUMBER_TYPES)), _literal(self.pick(TIMES), self.pick(TIME_TYPES))]
-            + [ox.Literal("text"), self.pick(self.facts), self.pick(self.words.odd_classes), ox.NamedNode(EX + "elsewhere")]
-        )
+        nodes = [ox.Literal("text"), self.pick(self.facts), self.pick(self.words.odd_classes), ox.NamedNode(EX + "elsewhere")]
+        if predicate == TYPE:  # rdflib takes the literals 0 and "" for a wildcard when it joins on them
+            return self.pick(nodes)
+        numbers = _literal(self.pick(NUMBERS), self.pick(NUMBER_TYPES))
+        return self.pick([*nodes, numbers, _literal(self.pick(TIMES), self.pick(TIME_TYPES))])
 
 
 def _literal(text: str, datatype: str) -> ox.Literal:
@@ -436,7 +441,7 @@ PREFIXES = """@prefix sh: <http://www.w3.org/ns/shacl#> . @prefix ex: <http://ex
 """
 DATA = """ex:B rdfs:subClassOf ex:A . ex:C rdfs:subClassOf ex:B .
 ex:a a ex:A ; ex:p 1 , 5.5 , "x" , "abc" , "maybe"^^xsd:integer , 9.0e0 ; ex:q ex:b , ex:c , [] .
-ex:b a ex:B ; ex:p 3 . ex:c a ex:C ; ex:p ex:a , true , "hai"@en ; ex:q ex:c . ex:d ex:p "2026-02-10T00:00:00Z"^^xsd:dateTime ; ex:q "d" .
+ex:b a ex:B ; ex:p 3 . ex:c a ex:C ; ex:p ex:a , "hai"@en ; ex:q ex:c . ex:d ex:p "2026-02-10T00:00:00Z"^^xsd:dateTime ; ex:q "d" .
 """
 TARGETS = [
     "sh:targetClass ex:A",

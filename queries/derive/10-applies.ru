@@ -11,17 +11,17 @@ WHERE  { ?guideline cg:scope ?class . ?patient a ?class , cg:Patient } ;
 INSERT { ?patient cg:applies ?rule }
 WHERE {
   ?rule cg:appliesTo ?criterion ; rdfs:isDefinedBy ?guideline .
-  ?patient a ?criterion ; cg:inScope ?guideline
+  ?patient a cg:Patient , ?criterion ; cg:inScope ?guideline
 } ;
 
 INSERT { ?patient cg:mayApply ?rule }
 WHERE {
   ?rule cg:appliesTo ?criterion ; rdfs:isDefinedBy ?guideline .
-  ?patient cg:unknown ?criterion ; cg:inScope ?guideline
+  ?patient a cg:Patient ; cg:unknown ?criterion ; cg:inScope ?guideline
 } ;
 
 INSERT { ?patient cg:inPlace ?rule }
 WHERE {
   ?rule cg:metWhen ?criterion ; rdfs:isDefinedBy ?guideline .
-  ?patient a ?criterion ; cg:inScope ?guideline
+  ?patient a cg:Patient , ?criterion ; cg:inScope ?guideline
 }

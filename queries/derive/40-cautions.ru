@@ -3,7 +3,6 @@
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
-PREFIX rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#>
 
 INSERT { ?patient cg:concernedBy ?target }
 WHERE  {
@@ -31,13 +30,38 @@ WHERE {
   FILTER NOT EXISTS { ?caution cg:unless ?lifted . ?patient a ?lifted }
 } ;
 
-INSERT { ?patient ?state ?caution }
+INSERT { ?patient cg:holds ?caution }
 WHERE {
-  VALUES (?truth ?state) { (rdf:type cg:holds) (cg:unknown cg:possible) }
   ?caution a cg:Caution ; cg:appliesTo ?criterion .
-  ?patient ?truth ?criterion ; a cg:Patient .
-  OPTIONAL { ?caution cg:touches ?any }
-  OPTIONAL { ?caution cg:touches ?target . ?patient cg:concernedBy ?target }
-  FILTER(!BOUND(?any) || BOUND(?target))
+  ?patient a ?criterion .
+  ?caution cg:touches ?target .
+  ?patient cg:concernedBy ?target .
+  FILTER NOT EXISTS { ?caution cg:unless ?lifted . ?patient a ?lifted }
+} ;
+
+INSERT { ?patient cg:holds ?caution }
+WHERE {
+  ?caution a cg:Caution ; cg:appliesTo ?criterion .
+  ?patient a ?criterion .
+  ?patient a cg:Patient .
+  FILTER NOT EXISTS { ?caution cg:touches ?target }
+  FILTER NOT EXISTS { ?caution cg:unless ?lifted . ?patient a ?lifted }
+} ;
+
+INSERT { ?patient cg:possible ?caution }
+WHERE {
+  ?caution a cg:Caution ; cg:appliesTo ?criterion .
+  ?patient cg:unknown ?criterion .
+  ?caution cg:touches ?target .
+  ?patient cg:concernedBy ?target .
+  FILTER NOT EXISTS { ?caution cg:unless ?lifted . ?patient a ?lifted }
+} ;
+
+INSERT { ?patient cg:possible ?caution }
+WHERE {
+  ?caution a cg:Caution ; cg:appliesTo ?criterion .
+  ?patient cg:unknown ?criterion .
+  ?patient a cg:Patient .
+  FILTER NOT EXISTS { ?caution cg:touches ?target }
   FILTER NOT EXISTS { ?caution cg:unless ?lifted . ?patient a ?lifted }
 }

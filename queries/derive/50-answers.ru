@@ -13,31 +13,48 @@ WHERE {
 
 INSERT { ?answer cg:because ?fact }
 WHERE {
-  ?answer cg:about ?rule ; cg:ofPatient ?patient .
-  { ?rule cg:appliesTo ?criterion } UNION { ?answer cg:status cg:Satisfied . ?rule cg:metWhen ?criterion }
-  ?fact cg:supports ?criterion .
-  ?patient cg:hasFact ?fact
+  ?answer a cg:Answer ; cg:about ?rule ; cg:ofPatient ?patient .
+  ?rule cg:appliesTo ?criterion .
+  ?patient a ?criterion ; cg:hasFact ?fact .
+  ?fact cg:supports ?criterion
+} ;
+
+INSERT { ?answer cg:because ?fact }
+WHERE {
+  ?answer cg:status cg:Satisfied ; cg:about ?rule ; cg:ofPatient ?patient .
+  ?rule cg:metWhen ?criterion .
+  ?patient a ?criterion ; cg:hasFact ?fact .
+  ?fact cg:supports ?criterion
 } ;
 
 INSERT { ?answer cg:because ?fact }
 WHERE {
   ?rule cg:accompanies ?main .
+  ?main cg:appliesTo ?criterion .
   ?answer cg:about ?rule ; cg:ofPatient ?patient .
-  { ?patient cg:recommended ?main . ?main cg:appliesTo ?criterion } UNION { ?patient cg:inPlace ?main . ?main cg:metWhen ?criterion }
-  ?fact cg:supports ?criterion .
-  ?patient cg:hasFact ?fact
+  ?patient cg:recommended ?main ; a ?criterion ; cg:hasFact ?fact .
+  ?fact cg:supports ?criterion
+} ;
+
+INSERT { ?answer cg:because ?fact }
+WHERE {
+  ?rule cg:accompanies ?main .
+  ?main cg:metWhen ?criterion .
+  ?answer cg:about ?rule ; cg:ofPatient ?patient .
+  ?patient cg:inPlace ?main ; a ?criterion ; cg:hasFact ?fact .
+  ?fact cg:supports ?criterion
 } ;
 
 INSERT { ?answer cg:attachedTo ?target }
 WHERE {
-  ?answer cg:about ?caution ; cg:ofPatient ?patient .
+  ?answer a cg:Answer ; cg:about ?caution ; cg:ofPatient ?patient .
   ?caution a cg:Caution ; cg:touches ?target .
   ?patient cg:concernedBy ?target
 } ;
 
 INSERT { ?answer cg:attachedTo ?patient }
 WHERE {
-  ?answer cg:about ?caution ; cg:ofPatient ?patient .
+  ?answer a cg:Answer ; cg:about ?caution ; cg:ofPatient ?patient .
   ?caution a cg:Caution .
   FILTER NOT EXISTS { ?caution cg:touches ?target }
 }

@@ -6,26 +6,30 @@ PREFIX cg: <https://w3id.org/kbtool/cg/>
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
-  VALUES ?status { cg:Possible cg:Undetermined }
-  ?answer cg:status ?status ; cg:about ?rule ; cg:ofPatient ?patient .
+  ?answer cg:status cg:Possible ; cg:about ?rule ; cg:ofPatient ?patient .
   ?rule cg:appliesTo ?criterion .
-  ?patient cg:unknown ?criterion .
-  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:openFor ?unknown }
+WHERE {
+  ?answer cg:status cg:Undetermined ; cg:about ?rule ; cg:ofPatient ?patient .
+  ?rule cg:appliesTo ?criterion .
+  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
 } ;
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
   ?answer cg:status cg:Blocked ; cg:about/cg:requires ?criterion ; cg:ofPatient ?patient .
-  ?patient cg:unknown ?criterion .
-  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
 } ;
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
   ?answer cg:status cg:Undetermined ; cg:about/cg:action ?action ; cg:ofPatient ?patient .
   ?prohibition cg:forbids ?action ; cg:appliesTo ?criterion .
-  ?patient cg:possible ?prohibition ; cg:unknown ?criterion .
-  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+  ?patient cg:possible ?prohibition .
+  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
 } ;
 
 INSERT { ?answer cg:openFor ?unknown }
@@ -33,20 +37,20 @@ WHERE {
   ?answer cg:status cg:Undetermined ; cg:about/cg:accompanies ?main ; cg:ofPatient ?patient .
   ?patient cg:undetermined ?main .
   ?main cg:appliesTo ?criterion .
-  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
 } ;
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
   ?answer cg:status cg:Possible ; cg:about/cg:raisedByOrder ?criterion ; cg:ofPatient ?patient .
   ?patient cg:hasActiveOrder ?order .
-  ?unknown cg:ofFact ?order ; cg:ofCriterion ?criterion
+  ?order cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
 } ;
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
   ?answer cg:onOrder ?order ; cg:about/cg:hardStopWhen ?criterion ; cg:ofPatient ?patient .
-  ?unknown cg:ofFact ?patient ; cg:ofCriterion ?criterion
+  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
 } ;
 
 INSERT { ?answer cg:needs ?lacking }

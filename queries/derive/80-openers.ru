@@ -16,22 +16,31 @@ WHERE {
 
 INSERT { ?answer cg:openedBy ?opener }
 WHERE {
-  ?answer cg:blockedBy ?state ; cg:ofPatient ?patient ; cg:about/cg:requires ?state .
-  ?state cg:hasConjunct* ?part .
+  ?answer cg:status cg:Blocked ; cg:blockedBy ?state ; cg:ofPatient ?patient ; cg:about/cg:requires ?state .
+  ?state cg:hasConjunct ?part .
   FILTER NOT EXISTS { ?patient a ?part }
-  {
-    ?opener cg:achieves ?part .
-    FILTER NOT EXISTS { ?patient cg:unknown ?part }
-    VALUES ?link { cg:recommended cg:blocked cg:undetermined }
-    ?patient ?link ?opener
-  }
-  UNION
-  {
-    ?unknown cg:ofFact ?patient ; cg:ofCriterion ?part ; cg:needs ?need .
-    ?opener cg:measures ?need .
-    VALUES ?link { cg:recommended cg:blocked cg:undetermined }
-    ?patient ?link ?opener
-  }
-  UNION
-  { ?part cg:opensBy ?opener }
+  ?opener cg:achieves ?part .
+  FILTER NOT EXISTS { ?patient cg:unknown ?part }
+  VALUES ?link { cg:recommended cg:blocked cg:undetermined }
+  ?patient ?link ?opener
+} ;
+
+INSERT { ?answer cg:openedBy ?opener }
+WHERE {
+  ?answer cg:status cg:Blocked ; cg:blockedBy ?state ; cg:ofPatient ?patient ; cg:about/cg:requires ?state .
+  ?state cg:hasConjunct ?part .
+  FILTER NOT EXISTS { ?patient a ?part }
+  ?patient cg:hasUnknown ?unknown .
+  ?unknown cg:ofCriterion ?part ; cg:needs ?need .
+  ?opener cg:measures ?need .
+  VALUES ?link { cg:recommended cg:blocked cg:undetermined }
+  ?patient ?link ?opener
+} ;
+
+INSERT { ?answer cg:openedBy ?opener }
+WHERE {
+  ?answer cg:status cg:Blocked ; cg:blockedBy ?state ; cg:ofPatient ?patient ; cg:about/cg:requires ?state .
+  ?state cg:hasConjunct ?part .
+  FILTER NOT EXISTS { ?patient a ?part }
+  ?part cg:opensBy ?opener
 }

@@ -5,9 +5,12 @@
 PREFIX cg: <https://w3id.org/kbtool/cg/>
 PREFIX rdfs: <http://www.w3.org/2000/01/rdf-schema#>
 
+INSERT { ?patient cg:hasEligibleKind ?kind }
+WHERE  { ?patient cg:hasEligible/cg:kind ?kind } ;
+
 INSERT { ?patient cg:lacksEligible ?class }
 WHERE {
   ?patient a cg:Patient .
   ?class cg:canonicalUnit ?unit ; rdfs:subClassOf+ cg:Quantity .
-  FILTER NOT EXISTS { ?patient cg:hasEligible ?quantity . ?quantity cg:kind ?class }
+  FILTER NOT EXISTS { ?patient cg:hasEligibleKind ?class }
 }
