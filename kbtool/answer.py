@@ -188,6 +188,7 @@ class RuleBook:
             position = 0
         else:
             data["emergency"] = knowledge.value(iri, CG["emergency"]) == "true"
+            data["family"] = next((self.label(f) for f in knowledge.values(iri, CG["family"])), None)
             position = 0
         return _Rule(kind, data, (position, self._number(iri, "rank"), str(data.get("id", data.get("name")))), severity)
 
@@ -217,7 +218,10 @@ class RuleBook:
         if amount is not None:
             data["value"] = amount
         if limits is not None:
-            data |= dict(self._facets(limits))
+            facets = dict(self._facets(limits))
+            exact = knowledge.value(iri, CG["isLimit"]) == "true"
+            data |= {"value": next(iter(facets.values()))} if exact else facets
+            data["definedBy"] = knowledge.value(limits, RDFS["isDefinedBy"])
         computed = knowledge.value(iri, CG["computedFrom"])
         if computed is not None:
             data["computedFrom"] = computed
@@ -347,16 +351,16 @@ class _Reader:
                 **common,
                 "blockedBy": sorted(local_name(n.value) for n in entry.get("blockedBy", [])),
                 "openedBy": self._ordered(entry.get("openedBy", [])),
-                "parameters": self._parameters(iri, entry.get("because", [])),
+                "parameters": self._parameters(iri, entry.get("because", []), status),
                 "missingParameters": self.book.missing_parameters[iri],
             }
             return rule.key, data
         data["state"] = status
         if rule.kind == "Prohibition":
             stop, overridable = "hardStop" in entry, "overridable" in entry
-            data |= {"hardStop": stop, "overridable": overridable, "orders": self._facts(entry.get("onOrder", [])), **common}
+            data |= {"hardStop": stop, "hardStopPossible": "hardStopPossible" in entry, "overridable": overridable, "orders": self._facts(entry.get("onOrder", [])), **common}
             data["conflict"] = conflict or overridable
-            return (not stop, not overridable, status != "holds", *rule.key), data
+            return (not stop, not overridable, "hardStopPossible" not in entry, not data["orders"], status != "holds", *rule.key), data
         data |= common
         return (not (data["emergency"] and status == "holds"), status != "holds", *rule.key), data
 
@@ -400,12 +404,14 @@ class _Reader:
     def _below(self, node: Any, base: ox.NamedNode) -> bool:
         return bool(self.store.query(f"ASK {{ {node} <{RDFS['subClassOf'].value}>+ {base} }}"))
 
-    def _parameters(self, iri: str, because: list[Any]) -> list[Json]:
+    def _parameters(self, iri: str, because: list[Any], status: str | None) -> list[Json]:
         shown = []
         for parameter in self.book.parameters[iri]:
             data = dict(parameter)
             computed = data.pop("computedFrom", None)
             if computed is not None:
+                if status not in ("recommended", "blocked"):
+                    continue
                 values = [text(q.object) for fact in because for q in self.store.quads_for_pattern(fact, ox.NamedNode(computed), None, None)]
                 if not values:
                     continue

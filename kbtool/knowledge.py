@@ -212,5 +212,5 @@ def _runtime(graph: ox.Store, queries: str) -> list[ox.Quad]:
     named = {prefixes[p] + name for p, name in re.findall(r"\b(\w+):(\w+)", queries) if p in prefixes}
     named = (named | set(re.findall(r"<([^>\s]+)>", queries))) - {RDF["type"].value}
     kept = [q for q in graph if q.predicate.value in named or (q.predicate == RDF["type"] and str(q.object).strip("<>") in named)]
-    rules = {q.subject for q in kept if q.predicate == RDF["type"] and text(q.object).startswith(CG.iri)}
+    rules = {q.subject for q in kept if q.predicate == OWL["equivalentClass"] or text(q.object).startswith(CG.iri)}
     return [q for q in kept if q.predicate != RDFS["isDefinedBy"] or q.subject in rules]

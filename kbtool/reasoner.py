@@ -42,6 +42,8 @@ _AXIOMS = {RDFS[name] for name in ("subClassOf", "subPropertyOf", "domain", "ran
 _FILLERS = {RDF["first"], *(OWL[name] for name in ("someValuesFrom", "allValuesFrom", "complementOf", "onClass"))}
 _LINE = re.compile(r"^(SubClassOf|EquivalentClasses|Type)\( (<.+>) \)$", re.MULTILINE)
 _NODE = "urn:kbtool:node:"
+"""Patients and facts get names below this: the OWL API takes any IRI with 'genid' in it for an anonymous individual, and
+HermiT then says nothing about it."""
 
 
 class ReasonerError(Exception):

@@ -18,12 +18,12 @@ Only a part of SHACL is understood: what is not raises `UnsupportedShape`, it is
 - property shapes with a predicate or inverse path and the constraints below;
 - constraints on values: sh:minCount, sh:maxCount, sh:hasValue, sh:nodeKind, sh:class, sh:datatype, sh:in, sh:pattern,
   sh:minInclusive, sh:maxInclusive, sh:minExclusive, sh:maxExclusive;
-- sh:sparql on a node shape. `$this` is not substituted but joined: it must be bound by a triple pattern of each group
-  that uses it, or stand in a filter of the outermost group.
+- sh:sparql with `$this` and, on a property shape, `$PATH`. `$this` is not substituted but joined: it must be bound by a
+  triple pattern of each group that uses it, or stand in a filter of the outermost group.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias, cast
@@ -124,6 +124,7 @@ _PREFIX_LINE: Final = re.compile(r"PREFIX (\w+): <([^>]*)>\n")
 _STRING: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _IRI: Final = re.compile(r"<([a-zA-Z][^<>\"\s]*)>")
 _NAME: Final = re.compile(r"\b([A-Za-z]\w*):([A-Za-z][\w-]*)")
+_FEW: Final = 50  # up to here counting in Python is faster than a query
 _PLACEHOLDER: Final = re.compile(r"\{[?$](\w+)\}")
 
 
@@ -139,19 +140,23 @@ class _Census:
         self.counts: dict[NamedNode, int] = {}
 
     def most(self, targets: _Targets) -> int:
-        members = sum(self.count(target, _members(target, "?node")) for target in targets.classes)
-        stated = sum(self.count(predicate, f"?subject {predicate} ?object") for predicate in targets.predicates)
-        return len(targets.nodes) + members + stated
+        counts = [*map(self.members, targets.classes), *map(self.statements, targets.predicates)]
+        return len(targets.nodes) + sum(counts)
 
-    def count(self, term: NamedNode, pattern: str) -> int:
-        """Count the matches of a pattern with this predicate or class; a few are counted faster without a query."""
-        if term not in self.counts:
-            few = list(islice(self.store.quads_for_pattern(None, term, None, DEFAULT_GRAPH), 50))
-            self.counts[term] = len(few)
-            if len(few) == 50 or pattern.startswith("?_class"):
-                rows = cast("QuerySolutions", self.store.query(f"SELECT (COUNT(*) AS ?count) WHERE {{ {pattern} }}"))
-                self.counts[term] = int(next(rows)["count"].value)
-        return self.counts[term]
+    def members(self, target: NamedNode) -> int:
+        if target not in self.counts:
+            self.counts[target] = self.count(_members(target, "?node"))
+        return self.counts[target]
+
+    def statements(self, predicate: NamedNode) -> int:
+        if predicate not in self.counts:
+            few = sum(1 for _ in islice(self.store.quads_for_pattern(None, predicate, None, DEFAULT_GRAPH), _FEW))
+            self.counts[predicate] = few if few < _FEW else self.count(f"?subject {predicate} ?object")
+        return self.counts[predicate]
+
+    def count(self, pattern: str) -> int:
+        rows = cast("QuerySolutions", self.store.query(f"SELECT (COUNT(*) AS ?count) WHERE {{ {pattern} }}"))
+        return int(next(rows)["count"].value)
 
 
 def _members(target: NamedNode, node: str) -> str:
@@ -184,10 +189,6 @@ def _short(term: Term) -> str:
     return re.split(r"[/#]", text.rstrip("/#"))[-1] if isinstance(term, NamedNode) else text
 
 
-def _numeric(operator: str) -> Callable[[str], str]:
-    return lambda bound: f"!COALESCE(?value {operator} {bound}, false)"
-
-
 # What a value breaks, as a condition on ?value.
 _NODE_KINDS: Final = {
     "IRI": "!isIRI(?value)",
@@ -197,12 +198,7 @@ _NODE_KINDS: Final = {
     "IRIOrLiteral": "isBlank(?value)",
     "BlankNodeOrLiteral": "isIRI(?value)",
 }
-_LIMITS: Final = {
-    "minInclusive": _numeric(">="),
-    "maxInclusive": _numeric("<="),
-    "minExclusive": _numeric(">"),
-    "maxExclusive": _numeric("<"),
-}
+_LIMITS: Final = {"minInclusive": ">=", "maxInclusive": "<=", "minExclusive": ">", "maxExclusive": "<"}
 # The datatypes that SPARQL can cast to, which tells an ill-typed literal; every text is a string.
 _CAST: Final = {XSD + name for name in ("integer", "decimal", "double", "float", "boolean", "dateTime")}
 _TARGETS: Final = ("targetNode", "targetClass", "targetSubjectsOf", "targetObjectsOf")
@@ -369,7 +365,7 @@ class _Compiler:
         """Return the condition on ?value that is true where the constraint is broken."""
         text = _text(term)
         if name in _LIMITS:
-            return _LIMITS[name](str(term))
+            return f"!COALESCE(?value {_LIMITS[name]} {term}, false)"
         if name == "class":
             return f"NOT EXISTS {{ ?value {TYPE}/{SUBCLASS}* {term} }}"
         if name == "in":

@@ -11,6 +11,7 @@ from typing import Any
 Json = dict[str, Any]
 
 _WIDTH = 110
+_GRAVE = ("critical", "contraindicated", "avoid", "high")
 
 
 def render(document: Json, labels: dict[str, str], statements: dict[str, str]) -> str:
@@ -59,7 +60,8 @@ def parameter_text(parameter: Json) -> str:
     """A parameter with its number and unit."""
     signs = {"value": "", "minInclusive": "at least ", "minExclusive": "above ", "maxInclusive": "at most ", "maxExclusive": "below "}
     numbers = [sign + parameter[key] for key, sign in signs.items() if key in parameter]
-    return f"{parameter['label']} {' and '.join(numbers)} {parameter['unit'] or ''}".rstrip()
+    policy = " (local policy)" if "local-policy" in (parameter.get("definedBy") or "") else ""
+    return f"{parameter['label']} {' and '.join(numbers)} {parameter['unit'] or ''}".rstrip() + policy
 
 
 def explain(entry: Json) -> str:
@@ -69,6 +71,12 @@ def explain(entry: Json) -> str:
     for key, words in (("needs", "needs"), ("blockedBy", "waits for"), ("openedBy", "opened by"), ("statements", "statement"), ("sources", "source")):
         lines += [f"  {words} {value}" for value in entry.get(key, [])]
     return "\n".join(lines)
+
+
+def _marks(entry: Json) -> str:
+    """The cautions on an entry that must not be missed, in brackets."""
+    found = [f"{c['id']} {c['severity']}" for c in entry["cautions"] if c["state"] == "holds" and c["severity"] in _GRAVE]
+    return f" ({'CONFLICT: ' if entry['conflict'] else ''}{', '.join(found)})" if found else ""
 
 
 class _Printer:
@@ -81,7 +89,9 @@ class _Printer:
         yield f"PATIENT {self.patient['patient']}"
         yield "=" * _WIDTH
         if self.patient.get("refused"):
-            yield from self._section("REFUSED: nothing was derived for this patient. Correct the facts below and assess again.", [self._violation(v) for v in self.patient["refused"]])
+            yield from self._section("REFUSED: correct these facts and assess again", [self._violation(v) for v in self.patient["refused"]])
+            yield "Nothing was checked for this patient, orders included. That is not a finding that nothing is wrong."
+            yield ""
             return
         yield from self._section("SET ASIDE: these observations are not used and count as missing", [self._violation(v) for v in self.patient["setAside"]])
         yield from self._section("CHECK: used as reported, but unusual", [self._violation(v) for v in self.patient["warnings"]])
@@ -89,29 +99,50 @@ class _Printer:
             yield "OUT OF SCOPE: the guideline does not speak for this patient, so it recommends and forbids nothing."
             yield "That is not a finding that nothing is wrong. Only cautions from the safety overlay are shown."
             yield ""
-        holds = [a for a in self.patient["assessments"] if a["state"] == "holds"]
-        prohibitions = self.patient["prohibitions"]
-        yield from self._section("EMERGENCY", [self._entry(a) for a in holds if a["emergency"]])
-        feared = [a for a in self.patient["assessments"] if a["state"] == "possible" and a["emergency"]]
-        yield from self._section("EMERGENCY NOT EXCLUDED", [self._feared(a) for a in feared])
-        yield from self._section("HARD STOP: do not carry out this order", [self._entry(p) for p in prohibitions if p["hardStop"]])
-        yield from self._section("CONFLICT: a forbidden order, and a danger in forbidding it. A clinician must decide.", [self._entry(p) for p in prohibitions if p["overridable"]])
-        critical = [c for c in self.patient["cautions"] if c["state"] == "holds" and c["severity"] == "critical"]
-        yield from self._section("CRITICAL: read this before following the rest", [self._caution(c) for c in critical])
+        yield from self._urgent()
         yield from self._section("DO NOW, in this order", [self._recommendation(r) for r in self._status("recommended")], numbered=True)
-        rest = [p for p in prohibitions if p["state"] == "holds" and not p["hardStop"] and not p["overridable"]]
-        yield from self._section("DO NOT", [self._entry(p) for p in rest])
+        standing = [p for p in self.patient["prohibitions"] if p["state"] == "holds" and not p["orders"]]
+        yield from self._section("DO NOT", [self._entry(p) for p in standing])
         yield from self._section("CONTRAINDICATED", [self._recommendation(r) for r in self._status("contraindicated")])
         yield from self._section("WAITS", self._blocked())
         yield from self._section("OPEN: cannot be decided without more facts", [self._open(r) for r in self._status("undetermined")])
         yield from self._section("MISSING", self._missing())
-        yield from self._section("WHAT THE FACTS MEAN", [self._entry(a) for a in holds if not a["emergency"]])
-        yield from self._section("CAUTIONS from outside the source", [self._caution(c) for c in self.patient["cautions"] if c["state"] == "holds" and c not in critical])
-        yield from self._section("ALREADY MET", [[r["label"]] for r in self._status("satisfied")])
+        meaning = [a for a in self.patient["assessments"] if a["state"] == "holds" and not a["emergency"]]
+        yield from self._section("WHAT THE FACTS MEAN", [self._entry(a) for a in meaning])
+        yield from self._section("CAUTIONS from outside the source", [self._caution(c) for c in self._cautions() if c not in self._pressing()])
+        yield from self._section("DONE OR IN PLACE", [self._done(r) for r in self._status("satisfied")])
         yield from self._section("NOT EXCLUDED", self._possible())
         yield from self._section("WHAT THE SOURCE SAYS", self._said())
         if self.patient["assumptions"]:
             yield from self._section("TAKEN FOR GRANTED", [[a] for a in self.patient["assumptions"]])
+
+    def _urgent(self) -> Iterator[str]:
+        """Emergencies, orders that must not go through or need a decision, and cautions on what is done or advised."""
+        emergencies = [a for a in self.patient["assessments"] if a["emergency"]]
+        orders = [p for p in self.patient["prohibitions"] if p["orders"]]
+        yield from self._section("EMERGENCY", [self._entry(a) for a in emergencies if a["state"] == "holds"])
+        yield from self._section("EMERGENCY NOT EXCLUDED", [self._feared(a) for a in emergencies if a["state"] != "holds"])
+        yield from self._section("HARD STOP: do not carry out this order", [self._entry(p) for p in orders if p["hardStop"]])
+        unsure = [p for p in orders if p["hardStopPossible"] and not p["hardStop"] and not p["overridable"]]
+        yield from self._section("HARD STOP IF what is not known is so: do not carry out this order before it is clear", [self._entry(p) for p in unsure])
+        overridable = [p for p in orders if p["overridable"]]
+        yield from self._section("CONFLICT: a forbidden order, and a danger in forbidding it. A clinician must decide.", [self._entry(p) for p in overridable])
+        alerts = [p for p in orders if not p["hardStop"] and p not in unsure and p not in overridable]
+        yield from self._section("ORDER ALERT: think again before carrying out this order", [self._entry(p) for p in alerts])
+        yield from self._section("CONFLICT of the safety overlay with what is advised, done or ordered", [self._caution(c) for c in self._pressing()])
+
+    def _cautions(self) -> list[Json]:
+        return [c for c in self.patient["cautions"] if c["state"] == "holds"]
+
+    def _pressing(self) -> list[Json]:
+        """Critical cautions, and conflicts with something that is recommended, in place, taken or ordered."""
+        live = {r["iri"] for r in self.recommendations if r["status"] in ("recommended", "satisfied")}
+        return [
+            c
+            for c in self._cautions()
+            if c["severity"] == "critical"
+            or (c["conflict"] and any(t["kind"] in ("medication", "order") or t["iri"] in live for t in c["on"]))
+        ]
 
     def _section(self, title: str, items: list[list[str]], *, numbered: bool = False) -> Iterator[str]:
         if not items:
@@ -142,7 +173,11 @@ class _Printer:
 
     def _entry(self, entry: Json) -> list[str]:
         lines = [f"{entry['label']} {self._source(entry)}"]
-        lines += [f"caution {c['id']} ({c['severity']}): {c['label']}" for c in entry["cautions"] if c["state"] == "holds" and c["severity"] in ("critical",)]
+        for caution in entry["cautions"]:
+            if caution["state"] == "holds" and (entry.get("orders") or caution["severity"] == "critical"):
+                lines.append(f"{caution['id']} ({caution['severity']}): {caution['label']}")
+            elif caution["severity"] == "critical" and entry.get("orders"):
+                lines.append(f"not excluded: {caution['id']} ({caution['severity']}): {caution['label']}")
         lines += [f"order: {fact_text(o)}" for o in entry.get("orders", [])]
         if entry.get("needs") and entry.get("orders"):
             lines.append(f"not known: {', '.join(map(self._label, entry['needs']))}")
@@ -150,7 +185,8 @@ class _Printer:
 
     def _recommendation(self, entry: Json) -> list[str]:
         strength = "" if entry["strength"] in (None, "do") else f" ({entry['strength']})"
-        lines = [f"{entry['label']}{strength} {self._source(entry)}"]
+        conflict = " - CONFLICT" if entry["conflict"] else ""
+        lines = [f"{entry['label']}{strength}{conflict} {self._source(entry)}"]
         lines += self._because(entry)
         if entry["parameters"]:
             lines.append("; ".join(parameter_text(p) for p in entry["parameters"]))
@@ -165,7 +201,7 @@ class _Printer:
     def _blocked(self) -> list[list[str]]:
         groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
         for entry in self._status("blocked"):
-            groups.setdefault((tuple(entry["blockedBy"]), tuple(entry["openedBy"])), []).append(entry["label"])
+            groups.setdefault((tuple(entry["blockedBy"]), tuple(entry["openedBy"])), []).append(entry["label"] + _marks(entry))
         items = []
         for (states, openers), names in groups.items():
             lines = ["; ".join(names), f"waits for: {'; '.join(map(self._label, states))}"]
@@ -174,8 +210,12 @@ class _Printer:
             items.append(lines)
         return items
 
+    def _done(self, entry: Json) -> list[str]:
+        shown = [fact_text(f) for f in entry["because"] if "value" in f or "dailyDose" in f]
+        return [f"{entry['label']}{_marks(entry)}{': ' if shown else ''}{'; '.join(shown)}"]
+
     def _open(self, entry: Json) -> list[str]:
-        return [f"{entry['label']} [{entry['name']}]", f"needs: {', '.join(map(self._label, entry['needs']))}"]
+        return [f"{entry['label']}{_marks(entry)} [{entry['name']}]", f"needs: {', '.join(map(self._label, entry['needs']))}"]
 
     def _missing(self) -> list[list[str]]:
         required = {n for r in self.recommendations for n in r["needs"]} | {n for p in self.patient["prohibitions"] for n in p["needs"]}
@@ -210,6 +250,8 @@ class _Printer:
         groups: dict[tuple[str, ...], list[str]] = {}
         for entry in [*self.patient["prohibitions"], *self.patient["assessments"], *self.patient["cautions"]]:
             if entry["state"] == "possible" and not entry.get("emergency"):
-                name = f"{entry['id']} {entry['label']}" if "id" in entry else entry["label"]
-                groups.setdefault(tuple(entry["needs"]), []).append(name)
+                name = f"{entry['id']} {entry['label']}" if "id" in entry else entry.get("family") or entry["label"]
+                names = groups.setdefault(tuple(entry["needs"]), [])
+                if name not in names:
+                    names.append(name)
         return [[f"without {', '.join(map(self._label, needs))}: {'; '.join(names)}"] for needs, names in groups.items()]

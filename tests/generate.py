@@ -10,6 +10,7 @@ with it each patient has one to three that do not.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import pyoxigraph as ox
 
 from kbtool.criteria import Both, Criteria, Either, Expression, Named, Range, Some, Value
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import CG, OWL, RDFS, XSD, local_name
+from kbtool.namespaces import CG, OWL, RDFS, XSD, local_name, text
 
 AS_OF = "2026-02-10T12:00:00Z"
 """The as-of time for which patients are made."""
@@ -29,7 +30,7 @@ AS_OF = "2026-02-10T12:00:00Z"
 PATIENTS = "https://example.org/generated/"
 """Patients are named by this, the seed and a number."""
 
-_TESTS = {"minInclusive": Decimal.__ge__, "minExclusive": Decimal.__gt__, "maxInclusive": Decimal.__le__, "maxExclusive": Decimal.__lt__}
+_TESTS = {"minInclusive": operator.ge, "minExclusive": operator.gt, "maxInclusive": operator.le, "maxExclusive": operator.lt}
 _SMALLEST = Decimal("0.000000001")
 _STEPS = [Decimal(step) for step in ("0", "0", "0.000000001", "0.0000004", "0.000001", "0.01", "0.1", "1")]
 
@@ -73,13 +74,14 @@ class Vocabulary:
         self.criteria = {c.iri: c.expression for c in ordered}
         self.of_patient = [c.iri for c in ordered if c.of_patient]
         for quad in knowledge.graph.quads_for_pattern(None, RDFS["subPropertyOf"], CG["hasFact"], None):
-            base = knowledge.value(quad.subject.value, RDFS["range"])
+            base = knowledge.value(text(quad.subject), RDFS["range"])
             if base:
-                self.link[base] = local_name(quad.subject.value)
+                self.link[base] = local_name(text(quad.subject))
         self.link.pop(CG["Fact"].value, None)
         for base in [*self.link, CG["Setting"].value]:
-            self.kinds[base] = sorted(c for c in self.below(base) if c not in self.criteria and c != base and self._can_be_stated(base, c))
-            self.base_of |= {c: base for c in self.kinds[base]}
+            below = self.below(base) - self.criteria.keys() - {base}
+            self.kinds[base] = sorted(c for c in below if self._can_be_stated(base, c))
+            self.base_of |= dict.fromkeys(self.kinds[base], base)
         for expression in self.criteria.values():
             self._collect(expression, frozenset(), "")
         return self
@@ -110,10 +112,9 @@ class Vocabulary:
         return Decimal(self.knowledge.value(iri, CG[name]) or default)
 
     def thresholds(self, kind: str, name: str, unit: str = "") -> list[Decimal]:
-        """The thresholds for a class and those above it, or where none are named for the property at all."""
-        above = {k for k in (kind, *self.above(kind))}
-        found = {limit for (k, p, u), limits in self.limits.items() for limit in limits if k in above and p == name and u == unit}
-        return sorted(found)
+        """The thresholds of criteria for a class and those above it."""
+        kinds = {kind, *self.above(kind)}
+        return sorted(set().union(*(self.limits.get((k, name, unit), ()) for k in kinds)))
 
     def above(self, kind: str) -> set[str]:
         """All classes above a class."""
@@ -180,20 +181,26 @@ def plain(number: Decimal) -> str:
     return text if "." in text else f"{text}.0"
 
 
+def seeded(seed: int | str) -> Random:
+    """Random numbers that are the same each time."""
+    return Random(seed)  # noqa: S311
+
+
 def generate(knowledge: Knowledge, seed: int, n: int, *, broken: bool = False, as_of: str = AS_OF) -> list[str]:
     """Turtle documents of n patients."""
     vocabulary = Vocabulary.read(knowledge)
     texts = []
     for number in range(n):
-        random = Random(f"{seed}/{number}/{broken}")  # noqa: S311
+        random = seeded(f"{seed}/{number}/{broken}")
         maker = _Maker(vocabulary, random, datetime.fromisoformat(as_of))
         links = [f"cg:{link} {fact.turtle()}" for link, fact in maker.patient()]
         random.shuffle(links)
         name = f"{PATIENTS}{'broken' if broken else 'patient'}-{seed}-{number}"
-        text = f"@prefix cg: <{CG.iri}> .\n@prefix xsd: <{XSD.iri}> .\n\n<{name}> a cg:Patient ;\n  " + " ;\n  ".join(links) + " .\n"
+        prefixes = f"@prefix cg: <{CG.iri}> .\n@prefix xsd: <{XSD.iri}> .\n\n"
+        document = f"{prefixes}<{name}> a cg:Patient ;\n  " + " ;\n  ".join(links) + " .\n"
         for _ in range(random.randint(1, 3) if broken else 0):
-            text = _break(text, random)
-        texts.append(text)
+            document = _break(document, random)
+        texts.append(document)
     return texts
 
 
@@ -208,7 +215,7 @@ class _Maker:
     def patient(self) -> list[tuple[str, Fact]]:
         """The facts of a patient, with the properties that link them."""
         random, v = self.random, self.v
-        scopes = [q.object.value for q in v.knowledge.graph.quads_for_pattern(None, CG["scope"], None, None)]
+        scopes = [text(q.object) for q in v.knowledge.graph.quads_for_pattern(None, CG["scope"], None, None)]
         if scopes and random.random() < 0.92:
             self.meet(v.criteria[random.choice(sorted(scopes))])
         self.sessions()
@@ -304,7 +311,10 @@ class _Maker:
         self.quantity(fact, tests)
         currency = self.v.number(fact.kind, "currencyHours", "24")
         settles = self.v.number(fact.kind, "settlesHours", "6")
-        near = [Decimal(h) for h in ("0", "0.02", "0.5", "1", "2", "3", "4", "5", "6", "12")] + [settles, settles + Decimal("0.01")]
+        near = [Decimal(h) for h in ("0", "0.02", "0.5", "1", "2", "3", "4", "5", "6", "12")] + [
+            settles,
+            settles + Decimal("0.01"),
+        ]
         edge = [currency, currency + Decimal("0.001"), currency * 2, currency - Decimal("0.001")]
         fact.stated["time"] = self.hours(self.random.choice(near * 3 + edge))
         self.phase(fact, 0.6)
@@ -323,11 +333,14 @@ class _Maker:
         counts = [int(limit) for name in ("affectedSessions", "ofSessions") for limit in self.v.thresholds(fact.kind, name)]
         if counts and random.random() < 0.3:
             of = max(1, random.choice(counts) + random.choice([-1, 0, 1]))
-            fact.stated |= {"ofSessions": str(of), "affectedSessions": str(min(of, max(0, random.choice(counts) + random.choice([-1, 0, 1]))))}
+            affected = min(of, max(0, random.choice(counts) + random.choice([-1, 0, 1])))
+            fact.stated |= {"ofSessions": str(of), "affectedSessions": str(affected)}
         for test in tests:
             if isinstance(test, Value) and local_name(test.prop) == "relativePhase":
-                fitting = [p for p in self.v.instances("Phase") if f"<{self.v.knowledge.value(p, CG['phaseKind'])}>" == test.value]
-                fact.stated |= {"phase": f"<{random.choice(fitting)}>"} if fitting and random.random() < 0.7 else {}
+                kind = test.value.strip("<>")
+                fitting = [p for p in self.v.instances("Phase") if self.v.knowledge.value(p, CG["phaseKind"]) == kind]
+                if fitting and random.random() < 0.7:
+                    fact.stated["phase"] = f"<{random.choice(fitting)}>"
             elif isinstance(test, Value) and local_name(test.prop) in ("course", "state"):
                 fact.stated[local_name(test.prop)] = test.value
         in_progress = fact.stated.get("state") == f"<{CG['InProgress'].value}>"
@@ -345,7 +358,8 @@ class _Maker:
             changed = self.day_number(fact.kind, tests)
             fact.stated["doseSince"] = self.hours((min(changed, days) if "start" in fact.stated else changed) * 24)
         if random.random() < 0.15:
-            fact.stated["end"] = self.hours(random.choice([Decimal(0), Decimal("0.1"), Decimal(-24), days * 12]) if days >= 1 else Decimal(-24))
+            ends = [Decimal(-24), *([Decimal(0), Decimal("0.1"), days * 12] if days >= 1 else [])]
+            fact.stated["end"] = self.hours(random.choice(ends))
 
     def dose(self, fact: Fact, tests: list[Range | Value]) -> None:
         """A daily dose around the thresholds, or none."""
@@ -390,7 +404,8 @@ class _Maker:
             if not lowest <= canonical <= highest or abs(value) >= 10**9:
                 continue
             best = (value, unit)
-            if all(holds(t, value if local_name(t.prop) == "value" else canonical) for t in ranges if local_name(t.prop) in ("value", "canonicalValue")):
+            numbers = {CG["value"].value: value, CG["canonicalValue"].value: canonical}
+            if all(holds(t, numbers[t.prop]) for t in ranges if t.prop in numbers):
                 break
         if best is None:
             unit, factor, offset = units[0]
@@ -441,16 +456,21 @@ class _Maker:
         kind = self.random.choice(kinds)
         longest = self.v.number(kind, "plausibleMaximum", "600") / 60
         aftermath = self.v.number(kind, "aftermathHours", "6")
+        hour = Decimal(1)
+        shapes: list[tuple[int, list[Decimal], bool]] = [
+            (2, [0 * hour, Decimal("0.7"), 3 * hour, longest], False),
+            (1, [longest + Decimal("0.001"), 3 * longest], False),
+            (1, [-3 * hour], False),
+            (1, [-1 * hour], True),
+            (3, [0 * hour, Decimal("0.5"), aftermath, aftermath + Decimal("0.01"), 20 * hour], True),
+            (1, [48 * hour], True),
+        ]
         for _ in range(self.random.choice([0, 0, 1, 1, 1, 2])):
-            fact = Fact(kind)
-            shape = self.random.choice(["running", "running", "ending", "open", "ended", "ended", "ended", "long ago", "to come"])
-            if shape in ("running", "open", "to come"):
-                begun = {"running": [Decimal(0), Decimal("0.7"), Decimal(3), longest], "open": [longest + Decimal("0.001"), longest * 3], "to come": [Decimal(-3)]}
-                fact.stated["start"] = self.hours(self.random.choice(begun[shape]))
-            else:
-                ago = {"ending": [Decimal(-1)], "ended": [Decimal(0), Decimal("0.5"), aftermath, aftermath + Decimal("0.01"), Decimal(20)], "long ago": [Decimal(48)]}
-                end = self.random.choice(ago[shape])
-                fact.stated |= {"start": self.hours(end + min(longest, self.random.choice([Decimal(2), Decimal(4), longest]))), "end": self.hours(end)}
+            _, edges, has_end = self.random.choices(shapes, [weight for weight, _, _ in shapes])[0]
+            edge, length = self.random.choice(edges), min(longest, self.random.choice([2 * hour, 4 * hour, longest]))
+            fact = Fact(
+                kind, {"start": self.hours(edge + length), "end": self.hours(edge)} if has_end else {"start": self.hours(edge)}
+            )
             self.facts.append((self.v.link[CG["Session"].value], fact))
 
     def hours(self, before: Decimal | int) -> str:
@@ -508,13 +528,12 @@ _BREAKS: list[tuple[str, str]] = [
 ]
 
 
-def _break(text: str, random: Random) -> str:
-    """Break one fact, in the way that is drawn among those that the text allows."""
-    head, body = text.split("a cg:Patient", 1)
+def _break(document: str, random: Random) -> str:
+    """Break one fact, in the way that is drawn among those that the document allows."""
+    head, body = document.split("a cg:Patient", 1)
     for pattern, replacement in random.sample(_BREAKS, len(_BREAKS)):
         found = list(re.finditer(pattern, body))
         if found:
             match = random.choice(found)
             return f"{head}a cg:Patient{body[: match.start()]}{match.expand(replacement)}{body[match.end() :]}"
-    return text
-
+    return document

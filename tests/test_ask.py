@@ -40,8 +40,14 @@ Row = tuple[Any, ...]
 
 
 @cache
+def load(path: Path | None = None) -> kbtool.KnowledgeBase:
+    """A knowledge base holds no patient, so one serves all tests."""
+    return kbtool.load(path)
+
+
+@cache
 def store() -> ox.Store:
-    return kbtool.load().store(*FEW, as_of=AS_OF)
+    return load().store(*FEW, as_of=AS_OF)
 
 
 @cache
@@ -81,7 +87,11 @@ def rows_rdflib(query: str) -> tuple[list[str], list[Row]]:
 def short(term: Any) -> Any:
     """A value as one writes it by hand: the last part of an IRI, plain text, a number."""
     if isinstance(term, tuple):
-        return term[1].rpartition("/")[2].rpartition("#")[2] if term[0] == "iri" else {"true": True, "false": False}.get(term[0], term[0])
+        return (
+            term[1].rpartition("/")[2].rpartition("#")[2]
+            if term[0] == "iri"
+            else {"true": True, "false": False}.get(term[0], term[0])
+        )
     return term
 
 
@@ -145,7 +155,20 @@ def test_only_declared_terms_and_no_clinical_one(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_that_engines_do_differently(name: str) -> None:
     body = re.sub(r"(?m)^#.*", "", TEXTS[name])
-    for word in ("NOW(", "RAND(", "UUID(", "BNODE(", "SAMPLE(", "SERVICE", "FROM <", "GRAPH", "REGEX", "Duration", "LIMIT", "DESCRIBE"):
+    for word in (
+        "NOW(",
+        "RAND(",
+        "UUID(",
+        "BNODE(",
+        "SAMPLE(",
+        "SERVICE",
+        "FROM <",
+        "GRAPH",
+        "REGEX",
+        "Duration",
+        "LIMIT",
+        "DESCRIBE",
+    ):
         assert word not in body.replace("'", "")
     for group in re.finditer(r"GROUP_CONCAT\(", body):
         inner = body[group.end() :]
@@ -182,7 +205,10 @@ def test_the_order_is_total(name: str) -> None:
 def test_labels_stand_beside_iris(name: str) -> None:
     """Wherever a column holds terms of the knowledge base, another one holds their labels or identifiers."""
     names, found = rows(TEXTS[name])
-    labels = {q.object.value for q in store().quads_for_pattern(None, ox.NamedNode("http://www.w3.org/2004/02/skos/core#prefLabel"), None)}
+    labels = {
+        q.object.value
+        for q in store().quads_for_pattern(None, ox.NamedNode("http://www.w3.org/2004/02/skos/core#prefLabel"), None)
+    }
     if any(isinstance(v, tuple) and v[0] == "iri" and v[1].startswith(DK) for row in found for v in row):
         texts = {v[0] for row in found for v in row if isinstance(v, tuple) and v[0] != "iri"}
         assert texts & labels or "title" in names
@@ -205,7 +231,10 @@ def test_what_is_meant_to_be_bound_can_be_bound(name: str, variable: str) -> Non
     assert rows(bound)[1] == [row for row in found if row[place] == wanted]
 
 
-@pytest.mark.parametrize(("name", "variable", "wanted"), [("recommended", "patient", "P22"), ("because", "rule", "ArrhythmiaRisk"), ("codes", "concept", "SerumMagnesium")])
+@pytest.mark.parametrize(
+    ("name", "variable", "wanted"),
+    [("recommended", "patient", "P22"), ("because", "rule", "ArrhythmiaRisk"), ("codes", "concept", "SerumMagnesium")],
+)
 def test_rdflib_binds_too(name: str, variable: str, wanted: str) -> None:
     names, found = rows(TEXTS[name])
     place = names.index(variable)
@@ -214,15 +243,15 @@ def test_rdflib_binds_too(name: str, variable: str, wanted: str) -> None:
 
 
 def test_every_patient_query_is_empty_without_patients() -> None:
-    bare = kbtool.load().store(as_of=AS_OF)
+    bare = load().store(as_of=AS_OF)
     for name in NAMES:
         found = bool(list(bare.query(TEXTS[name])))  # type: ignore[arg-type]
         assert found == (ask.header(TEXTS[name])["asks"] == "knowledge"), name
 
 
 def test_the_queries_serve_another_guideline() -> None:
-    kb = kbtool.load(SECOND / "root.ttl")
-    other = kb.store(*(str(p) for p in sorted((SECOND / "patients").glob("*attack*.ttl"))), as_of=AS_OF)
+    kb = load(SECOND / "root.ttl")
+    other = kb.store(*(str(p) for p in sorted((SECOND / "patients").glob("*attack*.ttl"))), as_of="2026-03-01T09:00:00Z")
     for name in ("rules", "thresholds", "criteria", "units", "modules", "prerequisites", "results", "patient-summary", "answers"):
         assert list(other.query(TEXTS[name])), name  # type: ignore[arg-type]
 
@@ -237,7 +266,13 @@ RECOMMENDED = {
     "P01": ("AdjustDialysateMagnesium", *ALWAYS),
     "P05": ("MeasureSerumMagnesium", "MeasureSerumPhosphate", *ALWAYS),
     "P12": (
-        *("ReduceUltrafiltrationRate", "RaiseDialysateSodium", "ProfileDialysateSodium", "CoolDialysate", "IsolatedUltrafiltration"),
+        *(
+            "ReduceUltrafiltrationRate",
+            "RaiseDialysateSodium",
+            "ProfileDialysateSodium",
+            "CoolDialysate",
+            "IsolatedUltrafiltration",
+        ),
         *("MonitorInterdialyticWeightGain", "MonitorBloodPressure", "MonitorHypothermia", *ALWAYS),
     ),
     "P15": (
@@ -247,7 +282,12 @@ RECOMMENDED = {
     "P20": (*TESTS, *ALWAYS),
     "P22": ("MeasureIonisedCalcium", "MeasureSerumPotassium", "MeasureSerumPhosphate", "AdjustDialysateMagnesium", *ALWAYS),
 }
-STRENGTH = {"StartBaclofen": "first line", "GiveMidodrine": "alternative", "GiveVitaminE": "alternative", "IsolatedUltrafiltration": "consider"}
+STRENGTH = {
+    "StartBaclofen": "first line",
+    "GiveMidodrine": "alternative",
+    "GiveVitaminE": "alternative",
+    "IsolatedUltrafiltration": "consider",
+}
 STATEMENTS = {
     "MeasureSerumMagnesium": "S01 S02 S04",
     "MeasureIonisedCalcium": "S05a S05b",
@@ -297,7 +337,9 @@ def test_satisfied() -> None:
         "P20": ("MeasurePlasmaAluminium",),
         "P22": ("MeasureSerumMagnesium",),
     }
-    assert sorted(pick("satisfied", "patient", "recommendation")) == sorted((p, r) for p, names in everything.items() for r in names)
+    assert sorted(pick("satisfied", "patient", "recommendation")) == sorted(
+        (p, r) for p, names in everything.items() for r in names
+    )
 
 
 def test_blocked() -> None:
@@ -315,8 +357,14 @@ def test_blocked_says_what_opens_the_gate() -> None:
     assert pick("blocked", "state", "stateIs", "opener", patient="P12", recommendation="StartBaclofen") == [
         ("PersistentMuscleSymptoms", "not met", "ClinicalRecord")
     ]
-    electrolytes = pick("blocked", "opener", "stateIs", patient="P20", recommendation="GiveVitaminE", state="ElectrolytesCorrected")
-    assert {("MeasureSerumMagnesium", "unknown"), ("MeasureIonisedCalcium", "unknown"), ("MeasureSerumPotassium", "unknown")} == set(electrolytes)
+    electrolytes = pick(
+        "blocked", "opener", "stateIs", patient="P20", recommendation="GiveVitaminE", state="ElectrolytesCorrected"
+    )
+    assert {
+        ("MeasureSerumMagnesium", "unknown"),
+        ("MeasureIonisedCalcium", "unknown"),
+        ("MeasureSerumPotassium", "unknown"),
+    } == set(electrolytes)
 
 
 def test_undetermined() -> None:
@@ -339,7 +387,10 @@ def test_contraindicated() -> None:
     expected = [(p, STANDING, "IntravenousMagnesium", False, None) for p in ("P01", "P05", "P12", "P15", "P20")]
     expected += [("P22", STANDING, "IntravenousMagnesium", True, "Intravenous magnesium order")]
     for p in ("P01", "P05"):
-        expected += [(p, "NoCalciumBeforeMagnesium", "GiveCalcium", False, None), (p, "NoPotassiumBeforeMagnesium", "GivePotassium", False, None)]
+        expected += [
+            (p, "NoCalciumBeforeMagnesium", "GiveCalcium", False, None),
+            (p, "NoPotassiumBeforeMagnesium", "GivePotassium", False, None),
+        ]
     found = pick("contraindicated", "patient", "prohibition", "action", "hardStop", "orderLabel")
     assert sorted(found, key=str) == sorted(expected, key=str)
 
@@ -350,9 +401,10 @@ def test_a_recommendation_that_is_contraindicated() -> None:
 
 
 def test_hard_stops() -> None:
-    assert [(r["patient"], r["prohibition"], r["orderLabel"], r["criterion"], r["statements"]) for r in answer("hard-stops")] == [
-        ("P16", "NoAbruptBaclofenStop", "Order to stop baclofen", "ProlongedBaclofenUse", "S39 S41"),
-        ("P22", STANDING, "Intravenous magnesium order", "HaemodialysisSessionRunning", "S16 S18 S19"),
+    columns = ("patient", "prohibition", "orderClass", "criterion", "statements")
+    assert [tuple(row[c] for c in columns) for row in answer("hard-stops")] == [
+        ("P16", "NoAbruptBaclofenStop", "StopBaclofenOrder", "ProlongedBaclofenUse", "S39 S41"),
+        ("P22", STANDING, "IntravenousMagnesiumOrder", "HaemodialysisSessionRunning", "S16 S18 S19"),
     ]
 
 
@@ -404,7 +456,11 @@ def test_conflicts() -> None:
 def test_cautions() -> None:
     holds = set(pick("cautions", "patient", "identifier", "target", stateLabel="holds"))
     assert {(p, "SO-22", "ArrhythmiaRisk") for p in ("P01", "P05", "P22")} <= holds
-    assert {("P12", "SO-09", "CoolDialysate"), ("P12", "SO-10", "ReduceUltrafiltrationRate"), ("P12", "SO-10", "IsolatedUltrafiltration")} <= holds
+    assert {
+        ("P12", "SO-09", "CoolDialysate"),
+        ("P12", "SO-10", "ReduceUltrafiltrationRate"),
+        ("P12", "SO-10", "IsolatedUltrafiltration"),
+    } <= holds
     assert {"SO-05", "SO-14", "SO-15"} <= {i for p, i, _ in holds if p == "P20"}
 
 
@@ -414,7 +470,7 @@ def test_patient_summary() -> None:
         ("P01", True, 0, 0, 3, 0, 7, 0, 4),
         ("P05", True, 0, 0, 4, 0, 7, 1, 2),
         ("P12", True, 0, 0, 10, 0, 3, 0, 4),
-        ("P15", True, 0, 0, 10, 0, 0, 2 - 1, 8),
+        ("P15", True, 0, 0, 10, 0, 0, 1, 8),
         ("P20", True, 1, 0, 6, 0, 3, 5, 1),
         ("P22", True, 0, 1, 6, 0, 3, 4, 1),
         ("P24", False, 0, 0, 0, 0, 0, 0, 0),
@@ -431,30 +487,43 @@ def test_counts_and_answers_agree_with_the_lists(status: str) -> None:
 
 
 def test_missing() -> None:
-    assert pick("missing", "rule", "statusLabel", patient="P05", lacking="SerumPhosphate") == [("MeasureSerumPhosphate", "recommended")]
+    assert pick("missing", "rule", "statusLabel", patient="P05", lacking="SerumPhosphate") == [
+        ("MeasureSerumPhosphate", "recommended")
+    ]
     magnesium = pick("missing", "rule", "statusLabel", patient="P05", lacking="SerumMagnesium")
     assert {("AdjustDialysateMagnesium", "undetermined"), ("MeasureSerumMagnesium", "recommended")} <= set(magnesium)
-    assert {(r, "blocked") for r in (*CORRECTIONS, *DRUGS)} <= set(magnesium)
+    assert {(r, "blocked") for r in CORRECTIONS} <= set(magnesium)
     assert not pick("missing", "rule", patient="P01", lacking="SerumMagnesium")
 
 
 def test_not_used() -> None:
     (row,) = [r for r in answer("not-used") if r["patient"] == "P15"]
-    assert (row["factLabel"], Decimal(row["value"]), row["unit"], row["reasonLabel"]) == ("Serum magnesium", Decimal("1.3"), "mg/dL", "too old")
+    assert (row["factLabel"], Decimal(row["value"]), row["unit"], row["reasonLabel"]) == (
+        "Serum magnesium",
+        Decimal("1.3"),
+        "mg/dL",
+        "too old",
+    )
 
 
 def test_not_used_shows_what_validation_set_aside() -> None:
     text = (PATIENTS / "P01.ttl").read_text(encoding="utf-8").replace("cg:value 1.4 ;", "cg:value 17 ;")
-    broken = kbtool.load().store(text.encode(), as_of=AS_OF, format="turtle")
+    broken = load().store(text.encode(), as_of=AS_OF, format="turtle")
     found: Any = broken.query(TEXTS["not-used"])
-    assert [(r["factLabel"].value, r["value"].value, r["reason"].value) for r in found] == [("Serum magnesium", "17", CG + "SetAside")]
+    assert [(r["factLabel"].value, r["value"].value, r["reason"].value) for r in found] == [
+        ("Serum magnesium", "17", CG + "SetAside")
+    ]
 
 
 def test_because() -> None:
     risk = pick("because", "factLabel", "value", "unit", patient="P05", rule="ArrhythmiaRisk")
     assert {("Ionised calcium", "0.98", "mmol/L"), ("Serum potassium", "3.0", "mmol/L")} <= set(risk)
     gain = pick("because", "factLabel", "value", "unit", patient="P12", rule="IsolatedUltrafiltration")
-    assert any(label == "Relative interdialytic weight gain" and unit == "%" and round(v, 2) == Decimal("6.14") for label, v, unit in gain if unit == "%")
+    assert any(
+        label == "Relative interdialytic weight gain" and unit == "%" and round(v, 2) == Decimal("6.14")
+        for label, v, unit in gain
+        if unit == "%"
+    )
 
 
 def test_results() -> None:
@@ -476,7 +545,10 @@ def test_patient_parameters() -> None:
 
 
 def test_patients_lacking() -> None:
-    assert pick("patients-lacking", "patient", "onRecord", "needed", observable="SerumMagnesium") == [("P05", False, True), ("P20", False, True)]
+    assert pick("patients-lacking", "patient", "onRecord", "needed", observable="SerumMagnesium") == [
+        ("P05", False, True),
+        ("P20", False, True),
+    ]
 
 
 def test_patients_on_order() -> None:
@@ -502,7 +574,10 @@ def test_every_statement_is_there_and_has_a_place() -> None:
 
 
 def test_rules_citing_statement() -> None:
-    assert pick("rules-citing-statement", "link", "rule", identifier="S23") == [("cites", "CorrectHypokalaemia"), ("concerns", "SO-18")]
+    assert pick("rules-citing-statement", "link", "rule", identifier="S23") == [
+        ("cites", "CorrectHypokalaemia"),
+        ("concerns", "SO-18"),
+    ]
     for rule, cited in STATEMENTS.items():
         assert [i for (i,) in pick("rules-citing-statement", "identifier", link="cites", rule=rule)] == cited.split()
 
@@ -522,7 +597,9 @@ def test_thresholds_and_who_owns_them() -> None:
 
 def test_parameters_and_missing_parameters() -> None:
     numbers = pick("parameters", "recommendation", "sign", "number", "unit")
-    assert {("StartBaclofen", "=", 10, "mg/d"), ("GiveMidodrine", "=", 30, "min"), ("GiveVitaminE", "=", 400, "[iU]/d")} <= set(numbers)
+    assert {("StartBaclofen", "=", 10, "mg/d"), ("GiveMidodrine", "=", 30, "min"), ("GiveVitaminE", "=", 400, "[iU]/d")} <= set(
+        numbers
+    )
     assert ("MeasureSerumMagnesium", ">=", Decimal("0.70"), "mmol/L") in numbers
     lacking = {r for (r,) in pick("missing-parameters", "recommendation")}
     assert {"GiveHypertonicSaline", "GiveMidodrine", "GiveOxygen", "TaperBaclofen", "AdjustDialysateMagnesium"} <= lacking
@@ -534,7 +611,9 @@ def test_prerequisites() -> None:
         ("presence of", "MagnesiumAdequate", "achieves it", "AdjustDialysateMagnesium"),
         ("presence of", "MagnesiumAdequate", "measures it", "MeasureSerumMagnesium"),
     }
-    assert ("absence of", "BaclofenAdverseEffectState") in pick("prerequisites", "waitsFor", "state", recommendation="IncreaseBaclofen")
+    assert ("absence of", "BaclofenAdverseEffectState") in pick(
+        "prerequisites", "waitsFor", "state", recommendation="IncreaseBaclofen"
+    )
 
 
 def test_codes_both_ways() -> None:
@@ -548,12 +627,18 @@ def test_codes_both_ways() -> None:
 
 def test_units_and_currency() -> None:
     units = pick("units", "unit", "factor", "canonicalUnit", "plausibleMaximum", concept="SerumMagnesium")
-    assert sorted(units) == [("meq/L", Decimal("0.5"), "mmol/L", 5), ("mg/dL", Decimal("0.41135"), "mmol/L", 5), ("mmol/L", 1, "mmol/L", 5)]
+    assert sorted(units) == [
+        ("meq/L", Decimal("0.5"), "mmol/L", 5),
+        ("mg/dL", Decimal("0.41135"), "mmol/L", 5),
+        ("mmol/L", 1, "mmol/L", 5),
+    ]
     assert pick("currency", "currencyHours", "outlivesSessions", "settlesHours", observable="SerumMagnesium") == [(24, False, 6)]
     assert pick("currency", "currencyHours", "outlivesSessions", observable="PlasmaAluminium") == [(90 * 24, True)]
 
 
-@pytest.mark.parametrize(("name", "letters", "count"), [("open-questions", "Q", 26), ("interpretations", "I-", 19), ("local-policies", "LR-", 24)])
+@pytest.mark.parametrize(
+    ("name", "letters", "count"), [("open-questions", "Q", 26), ("interpretations", "I-", 19), ("local-policies", "LR-", 24)]
+)
 def test_numbered_lists_are_whole(name: str, letters: str, count: int) -> None:
     assert pick(name, "identifier") == [(f"{letters}{n:02}",) for n in range(1, count + 1)]
     assert all(row["text"] for row in answer(name))
@@ -566,7 +651,10 @@ def test_modules() -> None:
 
 
 def test_criteria() -> None:
-    assert {r for (r,) in pick("criteria", "refersTo", criterion="MagnesiumAdequate")} == {"SerumMagnesium", "MagnesiumResultAtTarget"}
+    assert {r for (r,) in pick("criteria", "refersTo", criterion="MagnesiumAdequate")} == {
+        "SerumMagnesium",
+        "MagnesiumResultAtTarget",
+    }
     (uses,) = set(pick("criteria", "rules", criterion="MagnesiumAdequate"))
     assert uses[0] == 6, "four corrections wait for it and two prohibitions are lifted by it"
 
@@ -594,6 +682,11 @@ def test_concepts_rules_and_assumptions() -> None:
 
 
 # --- kbtool query -------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def load_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kbtool.cli.load", load)
 
 
 def run(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
@@ -807,7 +900,7 @@ CALL = "SERVICE <http://127.0.0.1:9/> { ?s ?p ?o }"
         f"SELECT * {{ {CALL.replace('S', chr(92) + 'u005Cu0053', 1)} }}",
         f"SELECT * {{ ?s ?p ?o #\\u000D {CALL}\n}}",
         f"SELECT * {{ ?s ?p ?o #\r {CALL}\n}}",
-        f"SELECT * {{ # SERVICE\n SERVICE # \n <http://127.0.0.1:9/> {{ ?s ?p ?o }} }}",
+        "SELECT * { # SERVICE\n SERVICE # \n <http://127.0.0.1:9/> { ?s ?p ?o } }",
         f"SELECT * {{ {{ SELECT ?s {{ OPTIONAL {{ {CALL} }} }} }} }}",
         f"SELECT * {{ {{ ?a ?b ?c }} UNION {{ ?a ?b ?c MINUS {{ {CALL} }} }} }}",
         f"SELECT * {{ ?s ?p ?o FILTER NOT EXISTS {{ {CALL} }} }}",

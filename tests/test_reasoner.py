@@ -116,7 +116,7 @@ def test_sample_of_other_patients(kb: kbtool.KnowledgeBase) -> None:
 
 
 def test_sample_of_generated_patients(kb: kbtool.KnowledgeBase) -> None:
-    texts = generate(kb.knowledge, seed=SEED, n=4)
+    texts = generate(kb.knowledge, seed=SEED, n=2)
     assert compare(kb.knowledge, derived(kb, [text.encode() for text in texts], AS_OF)) == []
 
 
@@ -161,7 +161,7 @@ def test_the_time_limit_ends_the_reasoner(small: Knowledge) -> None:
 
 
 def test_without_the_extra_the_message_says_what_to_install(small: Knowledge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reasoner, "find_spec", lambda name: None)
+    monkeypatch.setattr(reasoner, "find_spec", lambda _: None)
     with pytest.raises(reasoner.ReasonerError, match=r"pip install 'kbtool\[reason\]'"):
         reasoner.check_terms(small)
 

@@ -170,3 +170,16 @@ def test_terms_and_export_of_another_ontology(tmp_path: Path) -> None:
     steps = [file for file in folder.rglob("*") if file.suffix in (".ru", ".nt")]
     assert len(steps) > 5
     assert not [file.name for file in steps if "kbtool/dialysis" in file.read_text(encoding="utf-8")]
+
+
+@pytest.mark.deep
+def test_it_keeps_to_the_style_guide_of_knowledge() -> None:
+    import pyshacl
+    from rdflib import Graph
+
+    knowledge = Graph().parse(PROJECT / "ontology" / "model.ttl")
+    for file in ("root.ttl", "vocabulary.ttl", "rules.ttl"):
+        knowledge.parse(ROOT.parent / file)
+    shapes = Graph().parse(PROJECT / "shapes" / "knowledge.ttl")
+    conforms, _, text = pyshacl.validate(knowledge, shacl_graph=shapes, advanced=True)
+    assert conforms, text

@@ -34,4 +34,10 @@ WHERE {
   ?answer cg:onOrder ?order ; cg:about/cg:hardStopWhen ?criterion ; cg:ofPatient ?patient .
   ?patient a ?criterion ; cg:hasFact ?fact .
   ?fact cg:supports ?criterion
+} ;
+
+INSERT { ?answer cg:hardStopPossible true }
+WHERE {
+  ?answer cg:onOrder ?order ; cg:about/cg:hardStopWhen ?criterion ; cg:ofPatient ?patient .
+  ?patient cg:unknown ?criterion
 }

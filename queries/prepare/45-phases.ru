@@ -1,5 +1,5 @@
 #+ summary: When findings occur in relation to sessions
-#+ description: The phase as recorded; without one, from the onset and the session times; a finding in progress in a running session occurs during it. Otherwise it is unrecorded.
+#+ description: The phase as recorded; without one, from the onset and the session times; a finding in progress in a running session, or counted by affected sessions, occurs during sessions. It is between sessions only where the record of sessions is kept up to the onset; otherwise it is unrecorded.
 #+ tags: [prepare, time]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -12,6 +12,29 @@ WHERE {
   ?patient cg:hasFinding ?finding ; cg:hasRunningSession ?session .
   ?finding cg:state cg:InProgress .
   FILTER NOT EXISTS { ?finding cg:phase ?phase }
+} ;
+
+INSERT { ?finding cg:relativePhase cg:DuringSession }
+WHERE {
+  ?patient cg:hasFinding ?finding .
+  ?finding cg:affectedSessions ?affected .
+  FILTER(?affected > 0)
+  FILTER NOT EXISTS { ?finding cg:phase ?phase }
+} ;
+
+INSERT { ?finding cg:recentlyAffected ?least }
+WHERE {
+  ?patient cg:hasFinding ?finding .
+  ?finding cg:affectedSessions ?affected ; cg:ofSessions ?of ; a/cg:sessionWindow/cg:maxInclusive ?window .
+  BIND(IF(?of > ?window, ?of - ?window, 0) AS ?outside)
+  BIND(IF(?affected > ?outside, ?affected - ?outside, 0) AS ?least)
+} ;
+
+INSERT { ?finding cg:hasUnrecorded cg:RecentSessions }
+WHERE {
+  ?patient cg:hasFinding ?finding .
+  ?finding cg:affectedSessions ?affected ; cg:recentlyAffected ?least .
+  FILTER(?affected > ?least)
 } ;
 
 INSERT { ?finding cg:relativePhase ?kind }
@@ -30,6 +53,8 @@ INSERT { ?finding cg:relativePhase cg:BetweenSessions }
 WHERE {
   ?patient cg:hasFinding ?finding ; cg:hasSession ?session .
   ?finding cg:onsetSeconds ?onset .
+  ?session cg:startSeconds ?start ; a/cg:logHours ?hours .
+  FILTER(?start <= ?onset && ?onset - ?start <= ?hours * 3600)
   FILTER NOT EXISTS { ?finding cg:relativePhase ?kind }
   FILTER NOT EXISTS { ?patient cg:hasOpenSession ?open }
 } ;

@@ -78,33 +78,44 @@ WHERE {
   ?setting cg:kind ?class ; cg:knownFrom ?latest
 } ;
 
-INSERT { ?observation cg:notUsedBecause cg:Disturbed }
+INSERT { ?observation cg:disturbable ?treatment }
 WHERE {
   ?patient cg:hasCurrent ?observation .
-  ?observation cg:kind/cg:disturbedBy ?treatment ; cg:phase/cg:phaseKind ?kind .
-  ?patient cg:hasCurrentTreatment/a ?treatment .
-  FILTER(?kind = cg:DuringSession || ?kind = cg:AfterSession)
+  ?observation cg:kind/cg:disturbedBy ?treatment .
+  { ?patient cg:hasCurrentTreatment/a ?treatment } UNION { ?patient cg:hasSession/a/cg:sessionOf ?treatment }
 } ;
 
 INSERT { ?observation cg:notUsedBecause cg:Disturbed }
 WHERE {
-  ?patient cg:hasCurrent ?observation .
-  ?observation cg:kind ?class ; cg:timeSeconds ?time .
-  ?class cg:disturbedBy ?treatment ; cg:settlesHours ?hours .
-  ?patient cg:hasCurrentTreatment/a ?treatment ; cg:hasSession ?session .
-  ?session a ?kind ; cg:startSeconds ?start .
-  ?kind cg:sessionOf ?treatment ; cg:plausibleMaximum ?minutes .
+  VALUES ?kind { cg:DuringSession cg:AfterSession }
+  ?observation cg:disturbable ?treatment ; cg:phase/cg:phaseKind ?kind
+} ;
+
+INSERT { ?observation cg:notUsedBecause cg:Disturbed }
+WHERE {
+  ?observation cg:disturbable ?treatment ; cg:timeSeconds ?time ; cg:kind/cg:settlesHours ?hours .
+  ?patient cg:hasCurrent ?observation ; cg:hasSession ?session .
+  ?session a ?class ; cg:startSeconds ?start .
+  ?class cg:sessionOf ?treatment ; cg:plausibleMaximum ?minutes .
   OPTIONAL { ?session cg:endSeconds ?recorded }
   OPTIONAL { ?observation cg:phase/cg:phaseKind ?phase }
   BIND(COALESCE(?recorded, ?start + ?minutes * 60) AS ?end)
   FILTER(?time < ?end + ?hours * 3600 && (?start < ?time || (?start = ?time && COALESCE(?phase, cg:DuringSession) != cg:BeforeSession)))
 } ;
 
+INSERT { ?observation cg:sessionsLogged true }
+WHERE {
+  ?observation cg:disturbable ?treatment ; cg:timeSeconds ?time .
+  ?patient cg:hasCurrent ?observation ; cg:hasSession ?session .
+  ?session a ?class ; cg:startSeconds ?start .
+  ?class cg:sessionOf ?treatment ; cg:logHours ?hours .
+  cg:Run cg:asOfSeconds ?now .
+  FILTER(?start <= ?now && ?time - ?start <= ?hours * 3600)
+} ;
+
 INSERT { ?observation cg:notUsedBecause cg:TimingUnknown }
 WHERE {
-  ?patient cg:hasCurrent ?observation .
-  ?observation cg:kind/cg:disturbedBy ?treatment .
-  ?patient cg:hasCurrentTreatment/a ?treatment .
+  ?observation cg:disturbable ?treatment .
   FILTER NOT EXISTS { ?observation cg:phase ?phase }
-  FILTER NOT EXISTS { ?patient cg:hasSession/a/cg:sessionOf ?treatment }
+  FILTER NOT EXISTS { ?observation cg:sessionsLogged true }
 }

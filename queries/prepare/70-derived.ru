@@ -1,5 +1,5 @@
 #+ summary: Derived quantities: differences, then ratios
-#+ description: A quantity that is the difference or the ratio of two others is computed where it is not stated itself. The difference takes the latest final subtrahend before the minuend.
+#+ description: A quantity that is the difference or the ratio of two others is computed where it is not stated itself, or only by an older statement. The difference takes the latest final subtrahend before the minuend.
 #+ tags: [prepare]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -23,9 +23,17 @@ WHERE {
   ?patient cg:hasEligible ?minuend ; cg:hasCurrent ?subtrahend .
   ?minuend cg:kind ?from ; cg:canonicalValue ?a ; cg:knownFrom ?time .
   ?subtrahend cg:kind ?less ; cg:canonicalValue ?b ; cg:knownFrom ?before .
-  FILTER NOT EXISTS { ?patient cg:hasEligible ?stated . ?stated cg:kind ?class }
+  FILTER NOT EXISTS { ?patient cg:hasCandidate ?stated . ?stated cg:kind ?class ; cg:knownFrom ?when . FILTER(?when >= ?time) }
   BIND(?a - ?b AS ?value)
   BIND(IRI(CONCAT(STR(?patient), "/derived/", REPLACE(STR(?class), "^.*[/#]", ""))) AS ?node)
+} ;
+
+INSERT { ?patient cg:hasEligible ?stated }
+WHERE {
+  ?class cg:differenceMinuend ?input .
+  ?patient cg:hasCandidate ?stated .
+  ?stated cg:kind ?class .
+  FILTER NOT EXISTS { ?patient cg:hasEligible ?computed . ?computed cg:kind ?class }
 } ;
 
 INSERT {
@@ -37,8 +45,16 @@ WHERE {
   ?patient cg:hasEligible ?numerator , ?denominator .
   ?numerator cg:kind ?top ; cg:canonicalValue ?a ; cg:knownFrom ?time .
   ?denominator cg:kind ?bottom ; cg:canonicalValue ?b .
-  FILTER NOT EXISTS { ?patient cg:hasEligible ?stated . ?stated cg:kind ?class }
+  FILTER NOT EXISTS { ?patient cg:hasCandidate ?stated . ?stated cg:kind ?class ; cg:knownFrom ?when . FILTER(?when >= ?time) }
   FILTER(?b > 0)
   BIND(FLOOR(?a * ?factor / ?b * 1000000 + 0.5) / 1000000 AS ?value)
   BIND(IRI(CONCAT(STR(?patient), "/derived/", REPLACE(STR(?class), "^.*[/#]", ""))) AS ?node)
+} ;
+
+INSERT { ?patient cg:hasEligible ?stated }
+WHERE {
+  ?class cg:ratioNumerator ?input .
+  ?patient cg:hasCandidate ?stated .
+  ?stated cg:kind ?class .
+  FILTER NOT EXISTS { ?patient cg:hasEligible ?computed . ?computed cg:kind ?class }
 }
