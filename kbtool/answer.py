@@ -138,7 +138,6 @@ class RuleBook:
         self.statements = {iri: self._statements(iri) for iri in self.rules}
         self.explained_by = {iri: self._explained_by(iri) for iri in self.rules}
         self.missing_parameters = {iri: self._missing_parameters(iri) for iri in self.rules}
-        self.measures = {iri: [local_name(m) for m in knowledge.values(iri, CG["measures"])] for iri in self.rules}
         self.assumptions = [
             knowledge.value(iri, SKOS["definition"]) or ""
             for iri in sorted(knowledge.instances(CG["Assumption"]), key=lambda i: self._number(i, "rank"))
@@ -173,6 +172,7 @@ class RuleBook:
             position = self._number(step, "position") if step else 99
             data["step"] = local_name(step) if step else None
             data["stepLabel"] = self.label(step) if step else None
+            data["measures"] = [local_name(m) for m in knowledge.values(iri, CG["measures"])]
             data["strength"] = next((self.label(s) for s in knowledge.values(iri, CG["strength"])), None)
         elif kind == "Caution":
             data = {
@@ -199,13 +199,22 @@ class RuleBook:
 
     def _explained_by(self, iri: str) -> list[str]:
         """The identifiers of the statements that explain a rule, its action, its criterion or a statement it cites."""
-        explained = {iri, *(value for link in ("action", "forbids", "appliesTo", "citesStatement") for value in self.knowledge.values(iri, CG[link]))}
+        explained = {
+            iri,
+            *(
+                value
+                for link in ("action", "forbids", "appliesTo", "citesStatement")
+                for value in self.knowledge.values(iri, CG[link])
+            ),
+        }
         found = {
             text(quad.subject)
             for each in explained
             for quad in self.knowledge.graph.quads_for_pattern(None, CG["explains"], ox.NamedNode(each), None)
         }
-        return sorted({self.knowledge.value(s, DCTERMS["identifier"]) or local_name(s) for s in found} - set(self.statements[iri]))
+        return sorted(
+            {self.knowledge.value(s, DCTERMS["identifier"]) or local_name(s) for s in found} - set(self.statements[iri])
+        )
 
     def _missing_parameters(self, iri: str) -> list[Json]:
         """What the source does not give for a rule."""
@@ -241,7 +250,9 @@ def statement_texts(knowledge: Knowledge) -> dict[str, str]:
         unlisted = [r for r in knowledge.values(iri, CG["reference"]) if knowledge.value(r, CG["listed"]) == "false"]
         note = ", which the source cites and does not list" if unlisted else ""
         where = f"{knowledge.value(iri, CG['section'])}; {' '.join(references)}{note}"
-        found[knowledge.value(iri, DCTERMS["identifier"]) or local_name(iri)] = f"{knowledge.value(iri, SKOS['definition'])} ({where})"
+        found[knowledge.value(iri, DCTERMS["identifier"]) or local_name(iri)] = (
+            f"{knowledge.value(iri, SKOS['definition'])} ({where})"
+        )
     return found
 
 
@@ -300,7 +311,9 @@ def _violation(violation: Violation) -> Json:
 class _Reader:
     """Reads the answers of one patient."""
 
-    def __init__(self, store: ox.Store, book: RuleBook, record: PatientFacts, answers: list[tuple[Any, dict[str, list[Any]]]]) -> None:
+    def __init__(
+        self, store: ox.Store, book: RuleBook, record: PatientFacts, answers: list[tuple[Any, dict[str, list[Any]]]]
+    ) -> None:
         self.store, self.book, self.record, self.answers = store, book, record, answers
         self.nodes: dict[Any, dict[str, list[Any]]] = {}
         for quad in (*record.triples, *record.reported):
@@ -344,7 +357,14 @@ class _Reader:
         conflict = any(c["conflict"] for c in cautions)
         because = self._facts(entry.get("because", []))
         needs = sorted({local_name(n.value) for n in entry.get("needs", [])})
-        common = {"because": because, "needs": needs, "statements": self.book.statements[iri], "explainedBy": self.book.explained_by[iri], "cautions": short, "conflict": conflict}
+        common = {
+            "because": because,
+            "needs": needs,
+            "statements": self.book.statements[iri],
+            "explainedBy": self.book.explained_by[iri],
+            "cautions": short,
+            "conflict": conflict,
+        }
         if rule.kind == "Recommendation":
             data |= {
                 "status": status,
@@ -358,9 +378,22 @@ class _Reader:
         data["state"] = status
         if rule.kind == "Prohibition":
             stop, overridable = "hardStop" in entry, "overridable" in entry
-            data |= {"hardStop": stop, "hardStopPossible": "hardStopPossible" in entry, "overridable": overridable, "orders": self._facts(entry.get("onOrder", [])), **common}
+            data |= {
+                "hardStop": stop,
+                "hardStopPossible": "hardStopPossible" in entry,
+                "overridable": overridable,
+                "orders": self._facts(entry.get("onOrder", [])),
+                **common,
+            }
             data["conflict"] = conflict or overridable
-            return (not stop, not overridable, "hardStopPossible" not in entry, not data["orders"], status != "holds", *rule.key), data
+            return (
+                not stop,
+                not overridable,
+                "hardStopPossible" not in entry,
+                not data["orders"],
+                status != "holds",
+                *rule.key,
+            ), data
         data |= common
         return (not (data["emergency"] and status == "holds"), status != "holds", *rule.key), data
 
@@ -412,7 +445,11 @@ class _Reader:
             if computed is not None:
                 if status not in ("recommended", "blocked"):
                     continue
-                values = [text(q.object) for fact in because for q in self.store.quads_for_pattern(fact, ox.NamedNode(computed), None, None)]
+                values = [
+                    text(q.object)
+                    for fact in because
+                    for q in self.store.quads_for_pattern(fact, ox.NamedNode(computed), None, None)
+                ]
                 if not values:
                     continue
                 data["value"] = sorted(values)[0]
@@ -457,7 +494,7 @@ class _Reader:
         """The union of what the answers need, in the order in which the answers stand."""
         needed: dict[str, None] = {}
         for entry in [*sections["Recommendation"], *sections["Prohibition"], *sections["Assessment"], *cautions]:
-            for observable in self.book.measures[entry["iri"]] if entry.get("status") == "recommended" else ():
+            for observable in entry["measures"] if entry.get("status") == "recommended" else ():
                 needed[observable] = None
             for need in entry["needs"]:
                 needed[need] = None

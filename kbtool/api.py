@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from kbtool.facts import FORMAT_NAMES, Facts, FactsError, Reader, sources
 from kbtool.knowledge import Knowledge
 
 if TYPE_CHECKING:
-    from rdflib import Graph
+    pass
 
 
 @dataclass
@@ -107,14 +107,33 @@ class KnowledgeBase:
         patients = {r.patient: r for r in engine.assess(self.knowledge, read, moment, strict=strict)}
         return Result(self.about, moment.value, patients, read.strays)
 
-    def store(self, *facts: Any, as_of: str | datetime | None = None, format: str | None = None) -> ox.Store:
-        """A store with the whole knowledge base and, where facts are given, them and everything derived from them."""
+    def store(
+        self,
+        *facts: Any,
+        as_of: str | datetime | None = None,
+        format: str | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> ox.Store:
+        """A store with the whole knowledge base and, where facts are given, them and everything derived from them.
+
+        report: is told of every fact that was refused, set aside or not read. Raises FactsError and AsOfError.
+        """
+        told = report or (lambda _: None)
         moment = engine.parse_as_of(as_of)
-        batch = [record for group in self.read(*facts, format=format).groups for record in group]
+        read = self.read(*facts, format=format)
+        if facts and not len(read):
+            raise FactsError("no patient in the facts; a patient is an IRI with `a cg:Patient`")
+        batch = [record for group in read.groups for record in group]
         store = engine.load_store(self.knowledge, batch, moment, whole=True)
         if batch:
-            engine.check(store, self.knowledge, batch)
+            checked = engine.check(store, self.knowledge, batch)
             engine.derive(store, self.knowledge, batch)
+            for words, found in (("refused, so that nothing is derived", checked.refused), ("set aside", checked.set_aside)):
+                for patient, violations in found.items():
+                    for violation in violations:
+                        told(f"kbtool: {patient}: {words}: {violation.message}")
+        for node in read.strays:
+            told(f"kbtool: {node}: belongs to no patient and was not read")
         return store
 
 

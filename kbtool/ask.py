@@ -1,4 +1,4 @@
-"""Run the queries that come with the knowledge base, or a user's own, and write every step out for other stores."""
+"""Run the queries that come with the knowledge base, or a user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import pyoxigraph as ox
 
-from kbtool import engine
 from kbtool.api import KnowledgeBase
 from kbtool.knowledge import HOME
 from kbtool.namespaces import RDF, VANN, local_name, text
@@ -78,7 +77,8 @@ def run(
     _check(name, text)
     if header(text).get("asks") == "patients" and not facts:
         raise QueryError(f"{name}: asks about patients; give their facts too, as in: kbtool query {name} patient.ttl")
-    store = _store(kb, facts, as_of, report or _print)
+    sources = (sys.stdin.buffer.read() if path == "-" else path for path in facts)
+    store = kb.store(*sources, as_of=as_of, report=report or _print)
     prefixes = _prefixes(kb)
     known = dict(re.findall(r"(?im)^\s*prefix\s+([\w.-]*):\s*<([^>]*)>", text)) | prefixes
     try:
@@ -108,26 +108,6 @@ def _only(result: Any, text: str, terms: dict[str, list[Any]]) -> str:
 
 def _print(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _store(kb: KnowledgeBase, facts: list[str], as_of: str | None, report: Report) -> ox.Store:
-    """A store of the whole knowledge and everything derived; `-` is standard input."""
-    moment = engine.parse_as_of(as_of)
-    read = kb.read(*(sys.stdin.buffer.read() if path == "-" else path for path in facts))
-    if facts and not len(read):
-        raise QueryError("no patient in the facts; a patient is an IRI with `a cg:Patient`")
-    batch = [record for group in read.groups for record in group]
-    store = engine.load_store(kb.knowledge, batch, moment, whole=True)
-    if batch:
-        checked = engine.check(store, kb.knowledge, batch)
-        engine.derive(store, kb.knowledge, batch)
-        for words, found in (("refused, so that nothing is derived", checked.refused), ("set aside", checked.set_aside)):
-            for patient, violations in found.items():
-                for violation in violations:
-                    report(f"kbtool: {patient}: {words}: {violation.message}")
-    for node in read.strays:
-        report(f"kbtool: {node}: belongs to no patient and was not read")
-    return store
 
 
 def _text(name: str) -> str:
@@ -263,65 +243,5 @@ def _cell(term: Any, prefixes: dict[str, str]) -> str:
     if isinstance(term, ox.NamedNode):
         for prefix, namespace in prefixes.items():
             if term.value.startswith(namespace):
-                return f"{prefix}:{term.value[len(namespace):]}"
+                return f"{prefix}:{term.value[len(namespace) :]}"
     return str(term.value if hasattr(term, "value") else term)
-
-
-_PARTS_A_FILE = 25
-"""Updates in one exported file; parsers that recurse (rdflib's does) fail on a file with very many."""
-
-_RUN_IT = """How to derive the answers in a store of your own
-================================================
-
-Everything here is plain SPARQL 1.1 and RDF. In an empty default graph:
-
-1. Load {knowledge}.
-2. Load the facts of your patients. Blank nodes must have become IRIs, except where a patient is one.
-3. Say for which time: INSERT DATA {{ cg:Run cg:asOf "2026-02-10T12:00:00Z"^^xsd:dateTime }}
-4. Find what does not conform with the SELECT queries in validate/. For each ?this: where it is an observation, delete
-   the triple that links it to its patient; where it is anything else, delete the patient. Queries whose header says
-   Warning only warn.
-5. Run the updates in the order of their numbers. Each only adds triples.
-
-Then ask: ?patient cg:recommended ?recommendation, and so on (queries in ask/). Do it in batches of some hundred
-patients, or in one graph for all; clear what was derived before you run it again.
-"""
-
-
-def export(kb: KnowledgeBase, folder: Path) -> list[str]:
-    """Write the knowledge, the compiled shapes and every step as files, and how to run them. Returns the file names.
-
-    Raises QueryError where the folder holds files already.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise QueryError(f"{folder}: is not an empty folder; nothing was written")
-    for sub in ("", "validate", "ask"):
-        (folder / sub).mkdir(parents=True, exist_ok=True)
-    written: list[str] = []
-
-    def write(name: str, text: str | bytes) -> None:
-        data = text.encode("utf-8") if isinstance(text, str) else text
-        (folder / name).write_bytes(data)
-        written.append(name)
-
-    triples = sorted({q.triple for q in kb.knowledge.graph}, key=str)
-    write("00-knowledge.nt", ox.serialize(triples, format=ox.RdfFormat.N_TRIPLES) or b"")
-    for number, constraint in enumerate(kb.knowledge.shapes, 1):
-        head = f"#+ summary: {_line(constraint.message)}\n#+ shape: {constraint.shape}\n"
-        write(f"validate/{number:02}.rq", f"{head}#+ severity: {local_name(constraint.severity)}\n{constraint.query}\n")
-    chunks = [
-        (step, step.parts[start : start + _PARTS_A_FILE])
-        for step in kb.knowledge.steps
-        for start in range(0, len(step.parts), _PARTS_A_FILE)
-    ]
-    for number, (step, parts) in enumerate(chunks, 1):
-        update = step.prologue + " ;\n\n".join(part.text for part in parts)
-        write(f"{number:02}-{step.name.replace('/', '-')}.ru", update.rstrip() + "\n")
-    for file in sorted(_FOLDER.glob("*.rq")):
-        write(f"ask/{file.name}", file.read_text(encoding="utf-8"))
-    write("README.txt", _RUN_IT.format(knowledge=written[0]))
-    return written
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

@@ -47,10 +47,19 @@ class InputFormat(StrEnum):
     rdf_xml = "rdf-xml"
 
 
-FactPaths = Annotated[list[str], typer.Argument(metavar="FACTS...", help="Files or folders of patient facts; - is standard input.", show_default=False)]
-AsOf = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="The time of the assessment, with a zone; now where not given.")]
-Ontology = Annotated[Path | None, typer.Option("--ontology", metavar="PATH", help="Another root ontology that imports the guideline language.")]
-Input = Annotated[InputFormat | None, typer.Option("--input-format", help="The format of the facts, where the file ending does not tell it.")]
+FactPaths = Annotated[
+    list[str],
+    typer.Argument(metavar="FACTS...", help="Files or folders of patient facts; - is standard input.", show_default=False),
+]
+AsOf = Annotated[
+    str | None, typer.Option("--as-of", metavar="TIME", help="The time of the assessment, with a zone; now where not given.")
+]
+Ontology = Annotated[
+    Path | None, typer.Option("--ontology", metavar="PATH", help="Another root ontology that imports the guideline language.")
+]
+Input = Annotated[
+    InputFormat | None, typer.Option("--input-format", help="The format of the facts, where the file ending does not tell it.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="A bad observation refuses its patient instead of being set aside.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -67,6 +76,8 @@ def _errors() -> Iterator[None]:
         yield
     except (FactsError, KnowledgeError, CriterionError, UnsupportedShape, engine.AsOfError) as error:
         _fail(str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}")
     except MemoryError:
@@ -80,7 +91,9 @@ def _version(shown: bool) -> None:
 
 
 @app.callback()
-def main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     """Exit codes: 0 every fact was accepted, 1 something was refused or set aside, 2 kbtool could not run."""
 
 
@@ -167,7 +180,9 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
         prefixes = {"cg": "https://w3id.org/kbtool/cg/"}
         for result in results:
             clean &= not result.refused and not result.data["setAside"]
-            text = ox.serialize(sorted((q.triple for q in result.triples), key=str), format=ox.RdfFormat.TURTLE, prefixes=prefixes)
+            text = ox.serialize(
+                sorted((q.triple for q in result.triples), key=str), format=ox.RdfFormat.TURTLE, prefixes=prefixes
+            )
             out.write((text or b"").decode() + "\n")
             for violation in result.refused:
                 typer.echo(f"kbtool: {result.patient} refused: {violation['message']}", err=True)
@@ -207,10 +222,25 @@ def validate(facts: FactPaths, as_of: AsOf = None, ontology: Ontology = None, in
 
 @app.command()
 def query(
-    name: Annotated[str | None, typer.Argument(metavar="NAME|FILE", help="A query that comes with kbtool, or a SPARQL file; without one, the list.", show_default=False)] = None,
-    facts: Annotated[list[str] | None, typer.Argument(metavar="[FACTS...]", help="Patient facts; without them, only the knowledge is asked.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="A query that comes with kbtool, or a SPARQL file; without one, the list.",
+            show_default=False,
+        ),
+    ] = None,
+    facts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FACTS...]", help="Patient facts; without them, only the knowledge is asked.", show_default=False
+        ),
+    ] = None,
     as_of: AsOf = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="VARIABLE=TERM", help="Bind a variable of the query, as in --set statement=prefix:name.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="VARIABLE=TERM", help="Bind a variable of the query, as in --set statement=prefix:name."),
+    ] = None,
     ontology: Ontology = None,
     format: Annotated[str, typer.Option("--format", "-f", help="table, csv, tsv, json or xml; turtle for CONSTRUCT.")] = "table",
 ) -> None:
@@ -225,11 +255,16 @@ def query(
         if name is None:
             typer.echo(ask.listing())
             return
+        problems: list[str] = []
         try:
-            text = ask.run(kb, name, facts or [], as_of, dict(ask.assignment(s) for s in set_ or []), format)
+            values = dict(ask.assignment(s) for s in set_ or [])
+            text = ask.run(kb, name, facts or [], as_of, values, format, report=problems.append)
         except ask.QueryError as error:
             _fail(str(error))
         typer.echo(text, nl=False)
+        for problem in problems:
+            typer.echo(problem, err=True)
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command()
@@ -241,25 +276,28 @@ def export(
 
     Example: kbtool export steps/
     """
-    from kbtool import ask
+    from kbtool.export import ExportError
+    from kbtool.export import export as write
 
     with _errors():
         try:
-            written = ask.export(load(ontology), folder)
-        except ask.QueryError as error:
+            written = write(load(ontology), folder)
+        except ExportError as error:
             _fail(str(error))
         typer.echo(f"{len(written)} files in {folder}; {written[-1]} says how to run them")
 
 
 @app.command()
 def terms(
-    word: Annotated[str | None, typer.Argument(metavar="[WORD]", help="A word in the name, label, definition or codes.", show_default=False)] = None,
+    word: Annotated[
+        str | None, typer.Argument(metavar="[WORD]", help="A word in the name, label, definition or codes.", show_default=False)
+    ] = None,
     ontology: Ontology = None,
     format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
 ) -> None:
     """List the facts that one can state: class, label, codes, units, plausible range.
 
-    Example: kbtool terms magnesium
+    Example: kbtool terms dose
     """
     from kbtool.terms import find, show
 

@@ -151,10 +151,7 @@ class Criteria:
             root = {patient} | of_patient
             if _root_names(criterion.expression) & root:
                 of_patient.add(criterion.iri)
-        ordered = [
-            Criterion(c.iri, c.expression, c.closed_world, c.iri in of_patient, c.refers_to, c.conjuncts)
-            for c in ordered
-        ]
+        ordered = [Criterion(c.iri, c.expression, c.closed_world, c.iri in of_patient, c.refers_to, c.conjuncts) for c in ordered]
         return cls(ordered, graph)
 
     def static_triples(self) -> Iterator[ox.Quad]:
@@ -238,7 +235,12 @@ class _Compiler:
         by_prop: dict[str, list[str]] = {}
         rest: list[Expression] = []
         for part in parts:
-            if isinstance(part, Some) and isinstance(part.filler, Named) and part.prop != CG["hasEligible"].value and not self._open(part):
+            if (
+                isinstance(part, Some)
+                and isinstance(part.filler, Named)
+                and part.prop != CG["hasEligible"].value
+                and not self._open(part)
+            ):
                 by_prop.setdefault(part.prop, []).append(part.filler.iri)
             else:
                 rest.append(part)

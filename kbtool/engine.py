@@ -123,7 +123,13 @@ def derive(store: ox.Store, knowledge: Knowledge, batch: Iterable[PatientFacts])
 
 
 def assess(
-    knowledge: Knowledge, facts: Facts, as_of: ox.Literal, *, strict: bool = False, size: int = BATCH, progress: Progress | None = None
+    knowledge: Knowledge,
+    facts: Facts,
+    as_of: ox.Literal,
+    *,
+    strict: bool = False,
+    size: int = BATCH,
+    progress: Progress | None = None,
 ) -> Iterator[PatientResult]:
     """Assess patients batch by batch, in the order in which they were read. `progress` gets done and total."""
     done, total = 0, len(facts)
@@ -135,5 +141,3 @@ def assess(
         done += len(batch)
         if progress:
             progress(done, total)
-
-

@@ -270,7 +270,9 @@ def _check_json(name: str, document: Any) -> None:
             contexts = node.get("@context")
             for context in contexts if isinstance(contexts, list) else [contexts]:
                 if isinstance(context, str) or (isinstance(context, dict) and "@import" in context):
-                    raise FactsError(f"{name}: the context {context!r} is remote; put the context into the file, nothing is fetched")
+                    raise FactsError(
+                        f"{name}: the context {context!r} is remote; put the context into the file, nothing is fetched"
+                    )
             waiting.extend(value for key, value in node.items() if key != "@context")
 
 

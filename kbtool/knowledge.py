@@ -128,7 +128,11 @@ class Knowledge:
     def labels(self) -> dict[str, str]:
         """The preferred label of every term, by IRI."""
         quads = self.graph.quads_for_pattern(None, SKOS["prefLabel"], None, None)
-        return {q.subject.value: q.object.value for q in quads if isinstance(q.object, ox.Literal) and isinstance(q.subject, ox.NamedNode)}
+        return {
+            q.subject.value: q.object.value
+            for q in quads
+            if isinstance(q.object, ox.Literal) and isinstance(q.subject, ox.NamedNode)
+        }
 
     def values(self, subject: str, predicate: ox.NamedNode) -> list[str]:
         """The values of a property of a term, as text, sorted."""
@@ -194,9 +198,7 @@ def _ontology_iri(quads: list[ox.Quad], file: Path, wanted: str | None) -> str:
 def _provenance(quads: list[ox.Quad], iri: str) -> list[ox.Quad]:
     """Which module defines each term: what is the source's, local policy or overlay is told by it."""
     ontology = ox.NamedNode(iri)
-    defined = {
-        q.subject.value for q in quads if q.predicate == RDF["type"] and isinstance(q.subject, ox.NamedNode)
-    } - {iri}
+    defined = {q.subject.value for q in quads if q.predicate == RDF["type"] and isinstance(q.subject, ox.NamedNode)} - {iri}
     return [ox.Quad(ox.NamedNode(term), RDFS["isDefinedBy"], ontology) for term in sorted(defined)]
 
 

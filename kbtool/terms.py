@@ -35,7 +35,10 @@ def _classes(knowledge: Knowledge, kind: str) -> list[Json]:
     query = f"""PREFIX rdfs: <{RDFS.iri}> PREFIX owl: <http://www.w3.org/2002/07/owl#>
         SELECT DISTINCT ?class WHERE {{ ?class rdfs:subClassOf+ <{CG[kind].value}> FILTER NOT EXISTS {{ ?class owl:equivalentClass ?d }} }}"""
     rows: Any = knowledge.graph.query(query)
-    return [_class(knowledge, kind, iri) for iri in sorted(row["class"].value for row in rows if isinstance(row["class"], ox.NamedNode))]
+    return [
+        _class(knowledge, kind, iri)
+        for iri in sorted(row["class"].value for row in rows if isinstance(row["class"], ox.NamedNode))
+    ]
 
 
 def _class(knowledge: Knowledge, kind: str, iri: str) -> Json:
@@ -84,7 +87,11 @@ def show(found: list[Json]) -> str:
         if term.get("above"):
             lines.append(f"    is a: {', '.join(term['above'])}")
         if term.get("units"):
-            span = f"; plausible {term['minimum']} to {term['maximum']} {term['canonicalUnit']}" if term["minimum"] is not None else ""
+            span = (
+                f"; plausible {term['minimum']} to {term['maximum']} {term['canonicalUnit']}"
+                if term["minimum"] is not None
+                else ""
+            )
             lines.append(f"    units: {', '.join(term['units'])}{span}")
         if term.get("currencyHours"):
             lines.append(f"    stays current for {term['currencyHours']} h")

@@ -20,7 +20,11 @@ def render(document: Json, labels: dict[str, str], statements: dict[str, str]) -
     labels: local name to label, for the names that entries refer to. statements: what the source says, by identifier.
     """
     kb = document["kb"]
-    parts = [f"{kb['iri']} {kb['version']}, as of {document['asOf']}", "No clinician has approved this content. It supports a decision and does not make one.", ""]
+    parts = [
+        f"{kb['iri']} {kb['version']}, as of {document['asOf']}",
+        "No clinician has approved this content. It supports a decision and does not make one.",
+        "",
+    ]
     parts += [line for p in document["patients"] for line in patient_lines(p, labels, statements)]
     parts += _unassigned(document["unassigned"])
     return "\n".join(parts)
@@ -35,7 +39,11 @@ def _unassigned(nodes: Iterable[str]) -> list[str]:
     nodes = list(nodes)
     if not nodes:
         return []
-    return ["NOT READ: these belong to no patient (is `a cg:Patient` or a link such as cg:hasFinding missing?)", *(f"  {n}" for n in nodes), ""]
+    return [
+        "NOT READ: these belong to no patient (is `a cg:Patient` or a link such as cg:hasFinding missing?)",
+        *(f"  {n}" for n in nodes),
+        "",
+    ]
 
 
 def fact_text(fact: Json) -> str:
@@ -58,7 +66,13 @@ def fact_text(fact: Json) -> str:
 
 def parameter_text(parameter: Json) -> str:
     """A parameter with its number and unit."""
-    signs = {"value": "", "minInclusive": "at least ", "minExclusive": "above ", "maxInclusive": "at most ", "maxExclusive": "below "}
+    signs = {
+        "value": "",
+        "minInclusive": "at least ",
+        "minExclusive": "above ",
+        "maxInclusive": "at most ",
+        "maxExclusive": "below ",
+    }
     numbers = [sign + parameter[key] for key, sign in signs.items() if key in parameter]
     policy = " (local policy)" if "local-policy" in (parameter.get("definedBy") or "") else ""
     return f"{parameter['label']} {' and '.join(numbers)} {parameter['unit'] or ''}".rstrip() + policy
@@ -68,7 +82,13 @@ def explain(entry: Json) -> str:
     """One entry of an answer with its reasons, as lines of text."""
     lines = [f"{entry['label']}: {entry.get('status', entry.get('state'))}"]
     lines += [f"  because {fact_text(f)}" for f in entry["because"]]
-    for key, words in (("needs", "needs"), ("blockedBy", "waits for"), ("openedBy", "opened by"), ("statements", "statement"), ("sources", "source")):
+    for key, words in (
+        ("needs", "needs"),
+        ("blockedBy", "waits for"),
+        ("openedBy", "opened by"),
+        ("statements", "statement"),
+        ("sources", "source"),
+    ):
         lines += [f"  {words} {value}" for value in entry.get(key, [])]
     return "\n".join(lines)
 
@@ -89,27 +109,38 @@ class _Printer:
         yield f"PATIENT {self.patient['patient']}"
         yield "=" * _WIDTH
         if self.patient.get("refused"):
-            yield from self._section("REFUSED: correct these facts and assess again", [self._violation(v) for v in self.patient["refused"]])
+            yield from self._section(
+                "REFUSED: correct these facts and assess again", [self._violation(v) for v in self.patient["refused"]]
+            )
             yield "Nothing was checked for this patient, orders included. That is not a finding that nothing is wrong."
             yield ""
             return
-        yield from self._section("SET ASIDE: these observations are not used and count as missing", [self._violation(v) for v in self.patient["setAside"]])
+        yield from self._section(
+            "SET ASIDE: these observations are not used and count as missing",
+            [self._violation(v) for v in self.patient["setAside"]],
+        )
         yield from self._section("CHECK: used as reported, but unusual", [self._violation(v) for v in self.patient["warnings"]])
         if not self.patient["inScope"]:
             yield "OUT OF SCOPE: the guideline does not speak for this patient, so it recommends and forbids nothing."
             yield "That is not a finding that nothing is wrong. Only cautions from the safety overlay are shown."
             yield ""
         yield from self._urgent()
-        yield from self._section("DO NOW, in this order", [self._recommendation(r) for r in self._status("recommended")], numbered=True)
+        yield from self._section(
+            "DO NOW, in this order", [self._recommendation(r) for r in self._status("recommended")], numbered=True
+        )
         standing = [p for p in self.patient["prohibitions"] if p["state"] == "holds" and not p["orders"]]
         yield from self._section("DO NOT", [self._entry(p) for p in standing])
         yield from self._section("CONTRAINDICATED", [self._recommendation(r) for r in self._status("contraindicated")])
         yield from self._section("WAITS", self._blocked())
-        yield from self._section("OPEN: cannot be decided without more facts", [self._open(r) for r in self._status("undetermined")])
+        yield from self._section(
+            "OPEN: cannot be decided without more facts", [self._open(r) for r in self._status("undetermined")]
+        )
         yield from self._section("MISSING", self._missing())
         meaning = [a for a in self.patient["assessments"] if a["state"] == "holds" and not a["emergency"]]
         yield from self._section("WHAT THE FACTS MEAN", [self._entry(a) for a in meaning])
-        yield from self._section("CAUTIONS from outside the source", [self._caution(c) for c in self._cautions() if c not in self._pressing()])
+        yield from self._section(
+            "CAUTIONS from outside the source", [self._caution(c) for c in self._cautions() if c not in self._pressing()]
+        )
         yield from self._section("DONE OR IN PLACE", [self._done(r) for r in self._status("satisfied")])
         yield from self._section("NOT EXCLUDED", self._possible())
         yield from self._section("WHAT THE SOURCE SAYS", self._said())
@@ -124,12 +155,20 @@ class _Printer:
         yield from self._section("EMERGENCY NOT EXCLUDED", [self._feared(a) for a in emergencies if a["state"] != "holds"])
         yield from self._section("HARD STOP: do not carry out this order", [self._entry(p) for p in orders if p["hardStop"]])
         unsure = [p for p in orders if p["hardStopPossible"] and not p["hardStop"] and not p["overridable"]]
-        yield from self._section("HARD STOP IF what is not known is so: do not carry out this order before it is clear", [self._entry(p) for p in unsure])
+        yield from self._section(
+            "HARD STOP IF what is not known is so: do not carry out this order before it is clear",
+            [self._entry(p) for p in unsure],
+        )
         overridable = [p for p in orders if p["overridable"]]
-        yield from self._section("CONFLICT: a forbidden order, and a danger in forbidding it. A clinician must decide.", [self._entry(p) for p in overridable])
+        yield from self._section(
+            "CONFLICT: a forbidden order, and a danger in forbidding it. A clinician must decide.",
+            [self._entry(p) for p in overridable],
+        )
         alerts = [p for p in orders if not p["hardStop"] and p not in unsure and p not in overridable]
         yield from self._section("ORDER ALERT: think again before carrying out this order", [self._entry(p) for p in alerts])
-        yield from self._section("CONFLICT of the safety overlay with what is advised, done or ordered", [self._caution(c) for c in self._pressing()])
+        yield from self._section(
+            "CONFLICT of the safety overlay with what is advised, done or ordered", [self._caution(c) for c in self._pressing()]
+        )
 
     def _cautions(self) -> list[Json]:
         return [c for c in self.patient["cautions"] if c["state"] == "holds"]
@@ -194,7 +233,11 @@ class _Printer:
             lines.append(f"not given by the source: {'; '.join(p['label'] for p in entry['missingParameters'])}")
         for caution in entry["cautions"]:
             if caution["state"] == "holds":
-                conflict = "CONFLICT, " if entry["conflict"] and caution["severity"] not in ("high", "caution", "info", "data quality") else ""
+                conflict = (
+                    "CONFLICT, "
+                    if entry["conflict"] and caution["severity"] not in ("high", "caution", "info", "data quality")
+                    else ""
+                )
                 lines.append(f"{conflict}{caution['id']} ({caution['severity']}): {caution['label']}")
         return lines
 
@@ -218,15 +261,17 @@ class _Printer:
         return [f"{entry['label']}{_marks(entry)} [{entry['name']}]", f"needs: {', '.join(map(self._label, entry['needs']))}"]
 
     def _missing(self) -> list[list[str]]:
-        required = {n for r in self.recommendations for n in r["needs"]} | {n for p in self.patient["prohibitions"] for n in p["needs"]}
+        required = {n for r in self.recommendations for n in r["needs"]} | {
+            n for p in self.patient["prohibitions"] for n in p["needs"]
+        }
         unused: dict[str, list[Json]] = {}
         for fact in self.patient["notUsed"]:
             unused.setdefault(fact["name"], []).append(fact)
-        measured = {r["name"] for r in self._status("recommended")}
+        measured = {name for r in self._status("recommended") for name in r["measures"]}
         items = []
         for name in self.patient["missing"]:
             known = unused.get(name, [])
-            if name not in required and not known and f"Measure{name}" not in measured:
+            if name not in required and not known and name not in measured:
                 continue
             items.append([self._label(name), *(f"on record, not used: {fact_text(f)}: {f['reasonLabel']}" for f in known)])
         return items
@@ -234,14 +279,27 @@ class _Printer:
     def _caution(self, entry: Json) -> list[str]:
         on = ", ".join(t["label"] for t in entry["on"])
         conflict = "CONFLICT, " if entry["conflict"] else ""
-        return [f"{conflict}{entry['id']} ({entry['severity']}) on {on}: {entry['label']}", entry["text"] or "", *self._because(entry), f"sources: {'; '.join(entry['sources'])}"]
+        return [
+            f"{conflict}{entry['id']} ({entry['severity']}) on {on}: {entry['label']}",
+            entry["text"] or "",
+            *self._because(entry),
+            f"sources: {'; '.join(entry['sources'])}",
+        ]
 
     def _feared(self, entry: Json) -> list[str]:
-        return [f"{entry['label']} {self._source(entry)}", f"cannot be excluded without: {', '.join(map(self._label, entry['needs']))}"]
+        return [
+            f"{entry['label']} {self._source(entry)}",
+            f"cannot be excluded without: {', '.join(map(self._label, entry['needs']))}",
+        ]
 
     def _said(self) -> list[list[str]]:
         """The statements behind what is to be done and not done, and those that explain it."""
-        shown = [*self._status("recommended"), *self._status("contraindicated"), *self.patient["prohibitions"], *self.patient["assessments"]]
+        shown = [
+            *self._status("recommended"),
+            *self._status("contraindicated"),
+            *self.patient["prohibitions"],
+            *self.patient["assessments"],
+        ]
         active = [e for e in shown if e.get("state", "holds") == "holds"]
         cited = {s for e in active for s in (*e["statements"], *e["explainedBy"])}
         return [[f"{s}: {self.statements[s]}"] for s in sorted(cited) if s in self.statements]

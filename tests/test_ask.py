@@ -923,7 +923,7 @@ def test_service_is_refused_before_anything_is_called(own: Callable[[str | bytes
     def no(*_: object, **__: object) -> None:
         raise AssertionError("the query was run")
 
-    monkeypatch.setattr(ask, "_store", no)
+    monkeypatch.setattr(kbtool.KnowledgeBase, "store", no)
     refused(own(f"SELECT * {{ {CALL} }}"))
 
 

@@ -21,7 +21,9 @@ PREFIXES = """@prefix cg: <https://w3id.org/kbtool/cg/> .
 @prefix ex: <https://example.org/patient/> .
 @prefix xsd: <http://www.w3.org/2001/XMLSchema#> .
 """
-START = 'cg:hasTreatment [ a dk:Haemodialysis ; cg:start "2024-05-01T00:00:00Z"^^xsd:dateTime ] ; cg:hasFinding [ a dk:MuscleCramp ]'
+START = (
+    'cg:hasTreatment [ a dk:Haemodialysis ; cg:start "2024-05-01T00:00:00Z"^^xsd:dateTime ] ; cg:hasFinding [ a dk:MuscleCramp ]'
+)
 GOOD = f"ex:Good a cg:Patient ; {START} .\n"
 TIME = 'cg:time "2026-02-10T06:40:00Z"^^xsd:dateTime ; cg:phase dk:PreDialysis'
 
@@ -54,7 +56,10 @@ SET_ASIDE = {
     ),
     "unknown class": (observation(f'a dk:SerumMagnesim ; cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'), "SerumMagnesim"),
     "no class": (observation(f'cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'), "class"),
-    "a conclusion": (observation(f'a dk:MagnesiumResultAtTarget ; cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'), "MagnesiumResultAtTarget"),
+    "a conclusion": (
+        observation(f'a dk:MagnesiumResultAtTarget ; cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'),
+        "MagnesiumResultAtTarget",
+    ),
     "a derived property": (
         observation(f'a dk:SerumMagnesium ; cg:value 1.4 ; cg:canonicalValue 9.0 ; cg:unit "mg/dL" ; {TIME}'),
         "canonicalValue",
@@ -79,7 +84,10 @@ REFUSED = {
         ' cg:end "2026-02-10T07:00:00Z"^^xsd:dateTime ] .\n',
         "end",
     ),
-    "a finding of two patients": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFinding ex:f . ex:Other a cg:Patient ; cg:hasFinding ex:f . ex:f a dk:Twitch .\n", "patient"),
+    "a finding of two patients": (
+        f"ex:Bad a cg:Patient ; {START} ; cg:hasFinding ex:f . ex:Other a cg:Patient ; cg:hasFinding ex:f . ex:f a dk:Twitch .\n",
+        "patient",
+    ),
     "bad setting": (
         "ex:Bad a cg:Patient ; cg:hasFinding [ a dk:MuscleCramp ] ; cg:hasTreatment [ a dk:Haemodialysis ; cg:hasSetting"
         ' [ a dk:DialysateSodium ; cg:value 1480 ; cg:unit "mmol/L" ] ] .\n',
@@ -171,7 +179,10 @@ CANNOT_RUN = {
     "broken.jsonld": (b'{"@id": "urn:p",\n "@type": }', "line 2, column"),
     "remote.jsonld": (b'{"@context": "https://example.org/c.jsonld", "@id": "urn:p"}', "nothing is fetched"),
     "file.jsonld": (b'{"@context": ["file:///etc/passwd"], "@id": "urn:p"}', "nothing is fetched"),
-    "import.jsonld": (b'{"@context": {"@version": 1.1, "@import": "https://example.org/c"}, "@id": "urn:p"}', "nothing is fetched"),
+    "import.jsonld": (
+        b'{"@context": {"@version": 1.1, "@import": "https://example.org/c"}, "@id": "urn:p"}',
+        "nothing is fetched",
+    ),
     "space.jsonld": (b'{"@id": "urn:a patient", "@type": "https://w3id.org/kbtool/cg/Patient"}', "not an IRI"),
     "nan.jsonld": (b'{"@id": "urn:p", "https://w3id.org/kbtool/cg/value": NaN}', "not"),
     "deep.jsonld": (b"[" * 100000, "JSON"),

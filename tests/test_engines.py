@@ -32,7 +32,7 @@ from kbtool import engine
 from kbtool.criteria import Criteria, Expression, Named, Range
 from kbtool.facts import PatientFacts
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import CG, RDF, XSD, local_name
+from kbtool.namespaces import CG, RDF, XSD, local_name, text
 
 FOLDER = Path(__file__).parent / "patients"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ttl"))
@@ -138,15 +138,15 @@ def test_rdflib_agrees_on_every_patient(kb: kbtool.KnowledgeBase, updates: list[
 
 
 def test_rdflib_agrees_on_generated_patients(kb: kbtool.KnowledgeBase, updates: list[Update]) -> None:
-    for text in generate(kb.knowledge, seed=SEED, n=2):
-        assert engines_differ(kb, records(kb, [text.encode()]), AS_OF, updates) == [], text
+    for document in generate(kb.knowledge, seed=SEED, n=2):
+        assert engines_differ(kb, records(kb, [document.encode()]), AS_OF, updates) == [], document
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("start", range(0, 100, 10))
 def test_rdflib_agrees_on_many_generated_patients(kb: kbtool.KnowledgeBase, updates: list[Update], start: int) -> None:
-    for text in generate(kb.knowledge, seed=SEED, n=100)[start : start + 10]:
-        assert engines_differ(kb, records(kb, [text.encode()]), AS_OF, updates) == [], text
+    for document in generate(kb.knowledge, seed=SEED, n=100)[start : start + 10]:
+        assert engines_differ(kb, records(kb, [document.encode()]), AS_OF, updates) == [], document
 
 
 def test_a_difference_between_engines_is_noticed(kb: kbtool.KnowledgeBase, updates: list[Update]) -> None:
@@ -158,7 +158,7 @@ def test_a_difference_between_engines_is_noticed(kb: kbtool.KnowledgeBase, updat
 
 def sources_of(kb: kbtool.KnowledgeBase, generated: int) -> list[Path | bytes]:
     texts = [*generate(kb.knowledge, SEED, generated), *generate(kb.knowledge, SEED, generated // 3, broken=True)]
-    return [*(FOLDER / f"{name}.ttl" for name in NAMES if as_of(name) == AS_OF), *(text.encode() for text in texts)]
+    return [*(FOLDER / f"{name}.ttl" for name in NAMES if as_of(name) == AS_OF), *(document.encode() for document in texts)]
 
 
 def test_a_batch_gets_the_same_answers_as_each_patient_alone(kb: kbtool.KnowledgeBase) -> None:
@@ -198,7 +198,8 @@ def test_steps_need_only_the_part_that_is_loaded_and_skip_nothing_that_matters(k
 
 @dataclass(frozen=True)
 class Filling:
-    """Something that fills one need: facts to add before anything is derived, or an eligible quantity (class, value, unit)."""
+    """Something that fills one need: facts that are stated before anything is derived, in the place of others with the same
+    property of the same node, or an eligible quantity (class, value, unit)."""
 
     need: str
     facts: tuple[ox.Quad, ...] = ()
@@ -317,9 +318,20 @@ class Prober:
                 add("PhaseOfFinding", ox.Quad(finding, CG["phase"], ox.NamedNode(phase)))
         for session in self.only(store, patient, "hasOpenSession"):
             add("SessionEnd", ox.Quad(ox.NamedNode(session), CG["end"], self.time(-1)))
-        for medication in lacking("hasCurrentMedication", "TimeAtDose"):
-            for days in (0, 1, 6, 7, 14, 27, 28, 29, 400):
-                add("TimeAtDose", ox.Quad(medication, CG["doseSince"], self.time(days * 24)))
+        undated = [m for m in lacking("hasCurrentMedication", "TimeAtDose") if not self.numbers(store, m, "ownDaysAtDose")]
+        for days in (0, 1, 6, 7, 14, 27, 28, 29, 400):
+            add("TimeAtDose", *(ox.Quad(medication, CG["doseSince"], self.time(days * 24)) for medication in undated))
+        for finding in lacking("hasFact", "RecentSessions"):
+            (affected,), (of,) = (self.numbers(store, finding, name) for name in ("affectedSessions", "ofSessions"))
+            kinds = store.quads_for_pattern(finding, RDF["type"], None, None)
+            windows = {d for q in kinds for d in self.knowledge.values(text(q.object), CG["sessionWindow"])}
+            for window in {n for d in windows for n in self.v.range_limits(d)}:
+                for recent in range(max(0, int(affected - (of - window))), int(min(affected, window)) + 1):
+                    counts = {"affectedSessions": recent, "ofSessions": int(window)}
+                    add(
+                        "RecentSessions",
+                        *(ox.Quad(finding, CG[n], ox.Literal(str(c), datatype=XSD["integer"])) for n, c in counts.items()),
+                    )
         medications, orders = (lacking(link, "DailyDose") for link in ("hasCurrentMedication", "hasActiveOrder"))
         for fact in (*medications, *orders):
             for dose in self.doses(store, fact):
@@ -328,6 +340,9 @@ class Prober:
             taken = [self.doses(store, medication) for medication in medications]
             for doses in islice(product(ordered, *taken), 3000):
                 add("DoseChange", *(quad for dose in doses for quad in dose))
+
+    def numbers(self, store: ox.Store, node: ox.NamedNode, name: str) -> list[Decimal]:
+        return [Decimal(text(q.object)) for q in store.quads_for_pattern(node, CG[name], None, None)]
 
     def time(self, hours: float) -> ox.Literal:
         moment = self.moment - timedelta(hours=hours)
@@ -356,7 +371,8 @@ class Prober:
         for start in range(0, len(trials), size):
             batch, quantities, back = [], [], []
             for number, (subject, fillings) in enumerate(trials[start : start + size]):
-                quads = [*subject.record.triples, *(q for filling in fillings for q in filling.facts)]
+                filled = {(q.subject, q.predicate): q for filling in fillings for q in filling.facts}
+                quads = [q for q in subject.record.triples if (q.subject, q.predicate) not in filled] + list(filled.values())
                 nodes = {q.subject for q in quads}
                 names = {node: ox.NamedNode(f"urn:trial:{number}:{i}") for i, node in enumerate(sorted(nodes, key=str))}
                 renamed = [ox.Quad(names[q.subject], q.predicate, names.get(q.object, q.object)) for q in quads]  # type: ignore[arg-type]
@@ -442,7 +458,7 @@ def accepted(kb: kbtool.KnowledgeBase, sources: Iterable[Path | bytes], moment: 
 
 def sample(kb: kbtool.KnowledgeBase, every: int, generated: int) -> list[PatientFacts]:
     files = [FOLDER / f"{name}.ttl" for name in NAMES if as_of(name) == AS_OF][::every]
-    return accepted(kb, [*files, *(text.encode() for text in generate(kb.knowledge, SEED, generated))])
+    return accepted(kb, [*files, *(document.encode() for document in generate(kb.knowledge, SEED, generated))])
 
 
 def test_what_is_unknown_can_be_made_certain_by_what_it_needs(kb: kbtool.KnowledgeBase) -> None:
@@ -460,14 +476,14 @@ def test_what_is_neither_certain_nor_unknown_cannot_be_made_certain(kb: kbtool.K
 def test_second_guideline_knows_what_it_does_not_know() -> None:
     kb = kbtool.load(Path(__file__).parent / "second_guideline" / "root.ttl")
     prober = Prober(kb.knowledge, AS_OF)
-    subjects = prober.subjects(accepted(kb, [text.encode() for text in generate(kb.knowledge, SEED, 40)]))
+    subjects = prober.subjects(accepted(kb, [document.encode() for document in generate(kb.knowledge, SEED, 40)]))
     assert prober.unfilled(subjects, seeded(SEED)) == []
     assert prober.missed(subjects, seeded(SEED), 5) == []
 
 
 def test_wrong_unknowns_are_noticed() -> None:
     kb = kbtool.load(Path(__file__).parent / "second_guideline" / "root.ttl")
-    patients = accepted(kb, [text.encode() for text in generate(kb.knowledge, SEED, 20)])
+    patients = accepted(kb, [document.encode() for document in generate(kb.knowledge, SEED, 20)])
 
     def altered(old: str, new: str, drop: str) -> Prober:
         steps = [

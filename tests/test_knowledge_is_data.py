@@ -181,6 +181,7 @@ def test_there_is_something_to_scan() -> None:
 
 # --- No number: what is changed in the data changes an answer ---------------------------------------
 
+
 @dataclass(frozen=True)
 class Number:
     """A number in the ontology: what it is called, and the file and the triple that hold it."""
@@ -405,12 +406,12 @@ FAR_EITHER_WAY: list[Change] = [lambda value: value * 1000, lambda value: value 
 
 
 def nudged(number: Number, sign: int) -> Change:
-    """Five in a hundred up or down, one where only whole numbers are meant, and far where the number is zero."""
+    """A tenth up or down, one where only whole numbers are meant, and far where the number is zero."""
     if number.value == 0:
         return lambda _: sign * 10**6
     if number.quad.object.datatype.value.endswith("integer"):  # type: ignore[union-attr]
         return lambda value: value + sign
-    return lambda value: value * (100 + 5 * sign) / 100
+    return lambda value: value * (10 + sign) / 10
 
 
 @pytest.mark.parametrize("sign", [-1, 1], ids=["down", "up"])

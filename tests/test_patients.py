@@ -86,7 +86,9 @@ def compare(answer: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     if not set(expected.get("conflicts", [])) <= conflicting:
         differences.append(f"conflicts {sorted(conflicting)} lack {sorted(set(expected['conflicts']) - conflicting)}")
     if not set(expected.get("missingIncludes", [])) <= set(answer["missing"]):
-        differences.append(f"missing {answer['missing']} lacks {sorted(set(expected['missingIncludes']) - set(answer['missing']))}")
+        differences.append(
+            f"missing {answer['missing']} lacks {sorted(set(expected['missingIncludes']) - set(answer['missing']))}"
+        )
     unused: dict[str, set[str]] = {}
     for fact in answer["notUsed"]:
         unused.setdefault(fact["name"], set()).add(fact["reason"])

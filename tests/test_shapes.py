@@ -434,11 +434,14 @@ def compare_literals(literals: list[ox.Literal]) -> None:
     """One patient for each literal, who has it wherever a literal can stand."""
     tv = "https://example.org/test-vocabulary/"
     head = f"@prefix cg: <{CG}> . @prefix tv: <{tv}> . @prefix xsd: <{XSD}> .\n"
-    form = """<P{0}> a cg:Patient ; cg:hasObservation <P{0}/o> ; cg:hasFinding <P{0}/f> ; cg:hasSession <P{0}/s> ; cg:hasMedication <P{0}/m> .
+    form = """<P{0}> a cg:Patient ; cg:hasObservation <P{0}/o> ; cg:hasFinding <P{0}/f> .
+    <P{0}> cg:hasSession <P{0}/s> ; cg:hasMedication <P{0}/m> .
     <P{0}/o> a tv:PeakFlow ; cg:value {1} ; cg:unit "L/min" ; cg:time {1} .
-    <P{0}/f> a tv:Wheeze ; cg:onset {1} ; cg:end "2026-02-10T10:00:00Z"^^xsd:dateTime ; cg:affectedSessions {1} ; cg:ofSessions 3 .
+    <P{0}/f> a tv:Wheeze ; cg:onset {1} ; cg:end "2026-02-10T10:00:00Z"^^xsd:dateTime .
+    <P{0}/f> cg:affectedSessions {1} ; cg:ofSessions 3 .
     <P{0}/s> a tv:InhalationSession ; cg:start "2026-02-10T05:00:00Z"^^xsd:dateTime ; cg:end {1} .
-    <P{0}/m> a tv:Salbutamol ; cg:dailyDose {1} ; cg:unit {1} ; cg:start {1} ; cg:doseSince {1} ; cg:end "2026-02-10T10:00:00Z"^^xsd:dateTime .
+    <P{0}/m> a tv:Salbutamol ; cg:dailyDose {1} ; cg:unit {1} ; cg:doseSince {1} .
+    <P{0}/m> cg:start {1} ; cg:end "2026-02-10T10:00:00Z"^^xsd:dateTime .
     """
     facts = "\n".join(form.format(number, literal) for number, literal in enumerate(literals))
     store = store_with(head + f"@base <{EX}> .\n" + facts)

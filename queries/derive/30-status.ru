@@ -1,5 +1,5 @@
 #+ summary: The status of every recommendation that applies or may apply
-#+ description: The first that holds: satisfied, contraindicated, undetermined, blocked, recommended. A prohibition that is lifted by a state which the recommendation waits for shows as blocked; one that only an order raises changes no status.
+#+ description: The first that holds, satisfied, contraindicated, undetermined, blocked, recommended. A prohibition that is lifted by a state which the recommendation waits for shows as blocked; one that only an order raises changes no status.
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>

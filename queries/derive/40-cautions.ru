@@ -1,5 +1,5 @@
 #+ summary: Which cautions are attached, and to what
-#+ description: A caution is attached where its condition holds (or may hold) and what it touches concerns the patient: a recommendation that is not out of the question or is in place, a prohibition or assessment that holds, a drug that is taken, an order that is active, a criterion that is met; one that touches nothing is attached to the patient.
+#+ description: A caution is attached where its condition holds (or may hold) and what it touches concerns the patient, a recommendation that is not out of the question or is in place, a prohibition or assessment that holds, a drug that is taken, an order that is active, a criterion that is met; one that touches nothing is attached to the patient.
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>

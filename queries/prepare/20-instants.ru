@@ -1,5 +1,5 @@
 #+ summary: Turn every time into seconds
-#+ description: Seconds since 1970-01-01T00:00:00Z by the Julian day number, so that durations are plain arithmetic: subtracting dateTimes is an extension that engines do differently.
+#+ description: Seconds since 1970-01-01T00:00:00Z by the Julian day number, so that durations are plain arithmetic, subtracting dateTimes is an extension that engines do differently.
 #+ tags: [prepare, time]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>

@@ -1,4 +1,4 @@
-#+ summary: Derived quantities: differences, then ratios
+#+ summary: Derived quantities, differences, then ratios
 #+ description: A quantity that is the difference or the ratio of two others is computed where it is not stated itself, or only by an older statement. The difference takes the latest final subtrahend before the minuend.
 #+ tags: [prepare]
 

@@ -62,7 +62,9 @@ def warm(kb: kbtool.KnowledgeBase) -> None:
     line("  of which validation", checking, "ms", f"pySHACL with the same shapes: {peer:.0f} ms, {peer / checking:.0f} x")
     deriving = median(lambda: _derive(kb, batch, moment), 50)
     peer = median(lambda: _rdflib(kb, data), 1)
-    line("  of which loading and deriving", deriving, "ms", f"rdflib with the same updates: {peer:.0f} ms, {peer / deriving:.0f} x")
+    line(
+        "  of which loading and deriving", deriving, "ms", f"rdflib with the same updates: {peer:.0f} ms, {peer / deriving:.0f} x"
+    )
 
 
 def _derive(kb: kbtool.KnowledgeBase, batch: list[engine.PatientFacts], moment: engine.ox.Literal) -> None:
@@ -84,7 +86,9 @@ def _pyshacl(kb: kbtool.KnowledgeBase, data: bytes) -> None:
     import pyshacl
 
     graph = Graph().parse(data=data, format="turtle")
-    graph.update(f'INSERT DATA {{ <https://w3id.org/kbtool/cg/Run> <https://w3id.org/kbtool/cg/asOf> {engine.parse_as_of(AS_OF)} }}')
+    graph.update(
+        f"INSERT DATA {{ <https://w3id.org/kbtool/cg/Run> <https://w3id.org/kbtool/cg/asOf> {engine.parse_as_of(AS_OF)} }}"
+    )
     text = engine.ox.serialize([q.triple for q in kb.knowledge.runtime], format=engine.ox.RdfFormat.N_TRIPLES)
     graph.parse(data=text or b"", format="nt")
     shapes = Graph().parse(Path(kbtool.knowledge.HOME) / "shapes" / "facts.ttl")
@@ -101,7 +105,12 @@ def batches(kb: kbtool.KnowledgeBase, patients: int) -> None:
     count = sum(1 for _ in engine.assess(kb.knowledge, facts, engine.parse_as_of(AS_OF)))
     total = time.perf_counter() - start
     size = len(data) / 2**20
-    line(f"batches of {engine.BATCH}: {count} patients from {size:.1f} MB of N-Triples", count / total, "patients/s", f"reading {read:.2f} s of {total:.2f} s")
+    line(
+        f"batches of {engine.BATCH}: {count} patients from {size:.1f} MB of N-Triples",
+        count / total,
+        "patients/s",
+        f"reading {read:.2f} s of {total:.2f} s",
+    )
     line("memory at the end (peak)", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
 
 
