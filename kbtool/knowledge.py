@@ -209,10 +209,12 @@ def _step(file: Path, digest: hashlib._Hash) -> Step:
 
 
 def _runtime(graph: ox.Store, queries: str) -> list[ox.Quad]:
-    """The triples that shapes and updates can read: those whose predicate, or class, they name. Prose stays outside."""
+    """The triples that shapes and updates can read: those whose predicate they name, and the types that they name or
+    that are the range of a property (a shape finds its scheme through the range). Prose stays outside."""
     prefixes = dict(re.findall(r"(?i)prefix\s+(\w*):\s*<([^>]*)>", queries))
     named = {prefixes[p] + name for p, name in re.findall(r"\b(\w+):(\w+)", queries) if p in prefixes}
     named = (named | set(re.findall(r"<([^>\s]+)>", queries))) - {RDF["type"].value}
-    kept = [q for q in graph if q.predicate.value in named or (q.predicate == RDF["type"] and str(q.object).strip("<>") in named)]
+    classes = named | {text(q.object) for q in graph.quads_for_pattern(None, RDFS["range"], None, None)}
+    kept = [q for q in graph if q.predicate.value in named or (q.predicate == RDF["type"] and text(q.object) in classes)]
     rules = {q.subject for q in kept if q.predicate == OWL["equivalentClass"] or text(q.object).startswith(CG.iri)}
     return [q for q in kept if q.predicate != RDFS["isDefinedBy"] or q.subject in rules]
