@@ -55,6 +55,12 @@ SET_ASIDE = {
         "2026-02-11",
     ),
     "unknown class": (observation(f'a dk:SerumMagnesim ; cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'), "SerumMagnesim"),
+    "unknown phase": (
+        observation(
+            'a dk:SerumMagnesium ; cg:value 1.4 ; cg:unit "mg/dL" ; cg:time "2026-02-10T06:40:00Z"^^xsd:dateTime ; cg:phase dk:Dialysis'
+        ),
+        "phase",
+    ),
     "no class": (observation(f'cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'), "class"),
     "a conclusion": (
         observation(f'a dk:MagnesiumResultAtTarget ; cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'),
@@ -70,6 +76,7 @@ REFUSED = {
     "no facts": ("ex:Bad a cg:Patient .\n", "no facts"),
     "a blank patient": (f"[] a cg:Patient ; {START} .\n", "IRI"),
     "unknown finding": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFinding [ a dk:Twitsh ] .\n", "Twitsh"),
+    "unknown state": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFinding [ a dk:Twitch ; cg:state cg:Ongoing ] .\n", "Ongoing"),
     "misspelt link": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFindng [ a dk:Twitch ] .\n", "hasFindng"),
     "an asserted conclusion": (f"ex:Bad a cg:Patient , dk:MagnesiumAdequate ; {START} .\n", "MagnesiumAdequate"),
     "an asserted answer": (f"ex:Bad a cg:Patient ; {START} ; cg:recommended dk:StartBaclofen .\n", "recommended"),
