@@ -1,5 +1,5 @@
 #+ summary: What is current, active and running at the as-of time
-#+ description: Findings without a state count as unresolved, orders without one as active. A session without an end runs up to the longest plausible session; after that it is open, which is unknown.
+#+ description: Findings without a state count as unresolved, orders without one as active. A session without an end runs up to the longest plausible session; after that it is open, which is unknown, and once it is older than the record of sessions reaches it is over.
 #+ tags: [prepare, time]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -34,7 +34,8 @@ WHERE {
   ?session a ?class ; cg:startSeconds ?start .
   ?class cg:plausibleMaximum ?minutes .
   OPTIONAL { ?session cg:endSeconds ?end }
-  FILTER(?start <= ?now && (!BOUND(?end) || ?end > ?now))
+  OPTIONAL { ?class cg:logHours ?hours }
+  FILTER(?start <= ?now && IF(BOUND(?end), ?end > ?now, !BOUND(?hours) || ?now - ?start <= ?hours * 3600))
   BIND(IF(BOUND(?end) || ?now - ?start <= ?minutes * 60, cg:hasRunningSession, cg:hasOpenSession) AS ?has)
 } ;
 

@@ -1,5 +1,5 @@
 #+ summary: Doses in canonical units, and how far they are from ceiling and step
-#+ description: Doses of one substance are added up, and the latest change of any of its records counts. What is not recorded is said so by cg:hasUnrecorded, which makes the criteria that rest on it unknown.
+#+ description: Doses of one substance are added up, the latest change of any of its records counts, and records that follow one another are one use. What is not recorded is said so by cg:hasUnrecorded, which makes the criteria that rest on it unknown.
 #+ tags: [prepare, dose]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -19,6 +19,32 @@ INSERT { ?fact cg:hasUnrecorded cg:DailyDose }
 WHERE {
   { ?patient cg:hasCurrentMedication ?fact } UNION { ?patient cg:hasActiveOrder ?fact . ?fact a/cg:ordersMedication ?substance }
   FILTER NOT EXISTS { ?fact cg:canonicalDailyDose ?dose }
+} ;
+
+INSERT { ?medication cg:continues ?earlier }
+WHERE {
+  ?substance cg:continuityHours ?hours .
+  ?patient cg:hasMedication ?medication , ?earlier .
+  ?medication a ?substance ; cg:startSeconds ?start .
+  ?earlier a ?substance ; cg:endSeconds ?end .
+  OPTIONAL { ?earlier cg:startSeconds ?before }
+  FILTER(?medication != ?earlier && ?end <= ?start + ?hours * 3600 && ?end >= ?start - ?hours * 3600 && (!BOUND(?before) || ?before < ?start))
+} ;
+
+INSERT { ?medication cg:daysOfUse ?days }
+WHERE {
+  { SELECT ?medication (MIN(?each) AS ?first)
+    WHERE { ?patient cg:hasCurrentMedication ?medication . ?medication cg:continues* ?record . ?record cg:startSeconds ?each }
+    GROUP BY ?medication }
+  cg:Run cg:asOfSeconds ?now .
+  BIND(FLOOR((?now - ?first) / 86400 * 1000000 + 0.5) / 1000000 AS ?days)
+} ;
+
+INSERT { ?medication cg:hasUnrecorded cg:StartDate }
+WHERE {
+  ?patient cg:hasCurrentMedication ?medication .
+  ?medication cg:continues+ ?record .
+  FILTER NOT EXISTS { ?record cg:startSeconds ?start }
 } ;
 
 INSERT { ?medication cg:hasUnrecorded cg:StartDate }
@@ -57,21 +83,25 @@ WHERE {
   FILTER NOT EXISTS { ?medication cg:hasUnrecorded cg:TimeAtDose }
 } ;
 
-INSERT { ?medication cg:doseMargin ?margin ; cg:nextDailyDose ?next }
+INSERT { ?medication cg:totalDailyDose ?total }
 WHERE {
   { SELECT ?patient ?substance (SUM(?dose) AS ?total)
     WHERE {
-      ?substance cg:doseCeiling ?any .
       ?patient cg:hasCurrentMedication ?taken .
-      ?taken a ?substance ; cg:canonicalDailyDose ?dose
+      ?taken a ?substance ; cg:canonicalDailyDose ?dose .
+      FILTER EXISTS { ?substance cg:acceptsUnit ?conversion }
     } GROUP BY ?patient ?substance }
-  ?substance cg:doseCeiling/cg:maxInclusive ?ceiling .
   ?patient cg:hasCurrentMedication ?medication .
-  ?medication a ?substance ; cg:canonicalDailyDose ?own .
+  ?medication a ?substance ; cg:canonicalDailyDose ?own
+} ;
+
+INSERT { ?medication cg:doseMargin ?margin ; cg:nextDailyDose ?next }
+WHERE {
+  ?patient cg:hasCurrentMedication ?medication .
+  ?medication a ?substance ; cg:totalDailyDose ?total .
+  ?substance cg:doseCeiling/cg:maxInclusive ?ceiling .
   BIND(?ceiling - ?total AS ?margin)
-  OPTIONAL {
-    ?substance cg:doseStep/cg:maxInclusive ?step
-  }
+  OPTIONAL { ?substance cg:doseStep/cg:maxInclusive ?step }
   BIND(IF(?total + ?step < ?ceiling, ?total + ?step, ?ceiling) AS ?next)
 } ;
 

@@ -78,12 +78,25 @@ WHERE {
   ?setting cg:kind ?class ; cg:knownFrom ?latest
 } ;
 
+INSERT { ?observation cg:sessionsLogged ?treatment }
+WHERE {
+  cg:Run cg:asOfSeconds ?now .
+  ?patient cg:hasCurrent ?observation ; cg:hasSession ?session .
+  ?observation cg:kind/cg:disturbedBy ?treatment ; cg:timeSeconds ?time .
+  ?session a ?class ; cg:startSeconds ?start .
+  ?class cg:sessionOf ?treatment ; cg:logHours ?hours .
+  FILTER(?start <= ?now && ?time - ?start <= ?hours * 3600)
+} ;
+
 INSERT { ?observation cg:disturbable ?treatment }
 WHERE {
   ?patient cg:hasCurrent ?observation .
   ?observation cg:kind/cg:disturbedBy ?treatment .
-  { ?patient cg:hasCurrentTreatment/a ?treatment } UNION { ?patient cg:hasSession/a/cg:sessionOf ?treatment }
+  ?patient cg:hasCurrentTreatment/a ?treatment
 } ;
+
+INSERT { ?observation cg:disturbable ?treatment }
+WHERE  { ?observation cg:sessionsLogged ?treatment } ;
 
 INSERT { ?observation cg:notUsedBecause cg:Disturbed }
 WHERE {
@@ -103,19 +116,9 @@ WHERE {
   FILTER(?time < ?end + ?hours * 3600 && (?start < ?time || (?start = ?time && COALESCE(?phase, cg:DuringSession) != cg:BeforeSession)))
 } ;
 
-INSERT { ?observation cg:sessionsLogged true }
-WHERE {
-  ?observation cg:disturbable ?treatment ; cg:timeSeconds ?time .
-  ?patient cg:hasCurrent ?observation ; cg:hasSession ?session .
-  ?session a ?class ; cg:startSeconds ?start .
-  ?class cg:sessionOf ?treatment ; cg:logHours ?hours .
-  cg:Run cg:asOfSeconds ?now .
-  FILTER(?start <= ?now && ?time - ?start <= ?hours * 3600)
-} ;
-
 INSERT { ?observation cg:notUsedBecause cg:TimingUnknown }
 WHERE {
   ?observation cg:disturbable ?treatment .
   FILTER NOT EXISTS { ?observation cg:phase ?phase }
-  FILTER NOT EXISTS { ?observation cg:sessionsLogged true }
+  FILTER NOT EXISTS { ?observation cg:sessionsLogged ?treatment }
 }

@@ -57,4 +57,10 @@ WHERE {
   ?patient cg:hasCandidate ?stated .
   ?stated cg:kind ?class .
   FILTER NOT EXISTS { ?patient cg:hasEligible ?computed . ?computed cg:kind ?class }
+} ;
+
+INSERT { ?stated cg:notUsedBecause cg:Superseded }
+WHERE {
+  ?patient cg:hasCandidate ?stated .
+  FILTER NOT EXISTS { ?patient cg:hasEligible ?stated }
 }
