@@ -33,7 +33,8 @@ def find(kb: KnowledgeBase, word: str | None = None) -> list[Json]:
 
 def _classes(knowledge: Knowledge, kind: str) -> list[Json]:
     query = f"""PREFIX rdfs: <{RDFS.iri}> PREFIX owl: <http://www.w3.org/2002/07/owl#>
-        SELECT DISTINCT ?class WHERE {{ ?class rdfs:subClassOf+ <{CG[kind].value}> FILTER NOT EXISTS {{ ?class owl:equivalentClass ?d }} }}"""
+        SELECT DISTINCT ?class WHERE {{
+          ?class rdfs:subClassOf+ <{CG[kind].value}> FILTER NOT EXISTS {{ ?class owl:equivalentClass ?definition }} }}"""
     rows: Any = knowledge.graph.query(query)
     return [
         _class(knowledge, kind, iri)

@@ -87,8 +87,8 @@ REFUSED = {
     ),
     "session without start": (f"ex:Bad a cg:Patient ; {START} ; cg:hasSession [ a dk:HaemodialysisSession ] .\n", "start"),
     "end before start": (
-        f'ex:Bad a cg:Patient ; {START} ; cg:hasSession [ a dk:HaemodialysisSession ; cg:start "2026-02-10T11:00:00Z"^^xsd:dateTime ;'
-        ' cg:end "2026-02-10T07:00:00Z"^^xsd:dateTime ] .\n',
+        f"ex:Bad a cg:Patient ; {START} ; cg:hasSession [ a dk:HaemodialysisSession ;"
+        ' cg:start "2026-02-10T11:00:00Z"^^xsd:dateTime ; cg:end "2026-02-10T07:00:00Z"^^xsd:dateTime ] .\n',
         "end",
     ),
     "a finding of two patients": (
@@ -196,7 +196,8 @@ CANNOT_RUN = {
     "imports.ttl": (b"<urn:o> <http://www.w3.org/2002/07/owl#imports> <file:///etc/passwd> .", "nothing is fetched"),
     "bomb.rdf": (
         b'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
-        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="urn:p"><x xmlns="urn:x">&b;</x>'
+        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="urn:p">'
+        b'<x xmlns="urn:x">&b;</x>'
         b"</rdf:Description></rdf:RDF>",
         "entity",
     ),
