@@ -56,9 +56,7 @@ SET_ASIDE = {
     ),
     "unknown class": (observation(f'a dk:SerumMagnesim ; cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'), "SerumMagnesim"),
     "unknown phase": (
-        observation(
-            'a dk:SerumMagnesium ; cg:value 1.4 ; cg:unit "mg/dL" ; cg:time "2026-02-10T06:40:00Z"^^xsd:dateTime ; cg:phase dk:Dialysis'
-        ),
+        observation(f'a dk:SerumMagnesium ; cg:value 1.4 ; cg:unit "mg/dL" ; {TIME.replace("PreDialysis", "Dialysis")}'),
         "phase",
     ),
     "no class": (observation(f'cg:value 1.4 ; cg:unit "mg/dL" ; {TIME}'), "class"),
