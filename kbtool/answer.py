@@ -138,6 +138,7 @@ class RuleBook:
         self.statements = {iri: self._statements(iri) for iri in self.rules}
         self.explained_by = {iri: self._explained_by(iri) for iri in self.rules}
         self.missing_parameters = {iri: self._missing_parameters(iri) for iri in self.rules}
+        self.excluded = {iri: knowledge.values(iri, CG["requiresAbsenceOf"]) for iri in self.rules}
         self.assumptions = [
             knowledge.value(iri, SKOS["definition"]) or ""
             for iri in sorted(knowledge.instances(CG["Assumption"]), key=lambda i: self._number(i, "rank"))
@@ -370,6 +371,9 @@ class _Reader:
                 "status": status,
                 **common,
                 "blockedBy": sorted(local_name(n.value) for n in entry.get("blockedBy", [])),
+                "blockedWhile": [
+                    local_name(n) for n in self.book.excluded[iri] if n in {b.value for b in entry.get("blockedBy", [])}
+                ],
                 "openedBy": self._ordered(entry.get("openedBy", [])),
                 "parameters": self._parameters(iri, entry.get("because", []), status),
                 "missingParameters": self.book.missing_parameters[iri],

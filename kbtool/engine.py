@@ -15,7 +15,7 @@ import pyoxigraph as ox
 from kbtool.answer import PatientResult, read_answers
 from kbtool.facts import Facts, PatientFacts
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import CG, XSD
+from kbtool.namespaces import CG, RDF, XSD
 from kbtool.shapes import Violation, validate
 
 BATCH = 500
@@ -83,12 +83,13 @@ def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, s
     violations = validate(store, knowledge.shapes)
     if not violations:
         return checked
+    everybody = [str(record.patient) for record in batch]
     owners: dict[object, list[str]] = {}
     for record in batch:
         for node in {record.patient} | {q.subject for q in record.triples}:
             owners.setdefault(node, []).append(str(record.patient))
         for quad in record.triples:
-            if not isinstance(quad.object, ox.Literal):
+            if not isinstance(quad.object, ox.Literal) and quad.predicate != RDF["type"]:
                 owners.setdefault(quad.object, []).append(str(record.patient))
     for violation in violations:
         focus = violation.focus
@@ -99,7 +100,7 @@ def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, s
             kind = checked.set_aside
         else:
             kind = checked.refused
-        for patient in dict.fromkeys(owners.get(focus, ["?"])):
+        for patient in dict.fromkeys(owners.get(focus) or everybody):
             kind.setdefault(patient, []).append(violation)
     for record in batch:
         key = str(record.patient)

@@ -242,15 +242,15 @@ class _Printer:
         return lines
 
     def _blocked(self) -> list[list[str]]:
-        groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+        groups: dict[tuple[tuple[str, ...], ...], list[str]] = {}
         for entry in self._status("blocked"):
-            groups.setdefault((tuple(entry["blockedBy"]), tuple(entry["openedBy"])), []).append(entry["label"] + _marks(entry))
+            awaited = [state for state in entry["blockedBy"] if state not in entry["blockedWhile"]]
+            key = (tuple(awaited), tuple(entry["blockedWhile"]), tuple(entry["openedBy"]))
+            groups.setdefault(key, []).append(entry["label"] + _marks(entry))
         items = []
-        for (states, openers), names in groups.items():
-            lines = ["; ".join(names), f"waits for: {'; '.join(map(self._label, states))}"]
-            if openers:
-                lines.append(f"opened by: {'; '.join(map(self._label, openers))}")
-            items.append(lines)
+        for key, names in groups.items():
+            words = zip(("waits for", "must not be so", "opened by"), key, strict=True)
+            items.append(["; ".join(names), *(f"{what}: {'; '.join(map(self._label, which))}" for what, which in words if which)])
         return items
 
     def _done(self, entry: Json) -> list[str]:

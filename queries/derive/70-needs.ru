@@ -26,6 +26,12 @@ WHERE {
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
+  ?answer cg:status cg:Blocked ; cg:about/cg:requiresAbsenceOf ?criterion ; cg:ofPatient ?patient .
+  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
+} ;
+
+INSERT { ?answer cg:openFor ?unknown }
+WHERE {
   ?answer cg:status cg:Undetermined ; cg:about/cg:action ?action ; cg:ofPatient ?patient .
   ?prohibition cg:forbids ?action ; cg:appliesTo ?criterion .
   ?patient cg:possible ?prohibition .

@@ -43,4 +43,10 @@ WHERE {
   ?state cg:hasConjunct ?part .
   FILTER NOT EXISTS { ?patient a ?part }
   ?part cg:opensBy ?opener
+} ;
+
+INSERT { ?answer cg:openedBy ?opener }
+WHERE {
+  ?answer cg:status cg:Blocked ; cg:blockedBy ?state ; cg:about/cg:requiresAbsenceOf ?state .
+  ?state cg:opensBy ?opener
 }

@@ -1,5 +1,5 @@
 #+ summary: Doses in canonical units, and how far they are from ceiling and step
-#+ description: Doses of one substance are added up, the latest change of any of its records counts, and records that follow one another are one use. What is not recorded is said so by cg:hasUnrecorded, which makes the criteria that rest on it unknown.
+#+ description: Doses of one substance are added up, for an order the latest change of any of its records counts, and records that follow one another are one use. What is not recorded is said so by cg:hasUnrecorded, which makes the criteria that rest on it unknown.
 #+ tags: [prepare, dose]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -50,7 +50,7 @@ WHERE {
 INSERT { ?medication cg:hasUnrecorded cg:StartDate }
 WHERE  { ?patient cg:hasCurrentMedication ?medication . FILTER NOT EXISTS { ?medication cg:startSeconds ?start } } ;
 
-INSERT { ?medication cg:ownDaysAtDose ?days }
+INSERT { ?medication cg:daysAtDose ?days }
 WHERE {
   cg:Run cg:asOfSeconds ?now .
   ?patient cg:hasCurrentMedication ?medication .
@@ -62,26 +62,7 @@ WHERE {
 } ;
 
 INSERT { ?medication cg:hasUnrecorded cg:TimeAtDose }
-WHERE {
-  ?patient cg:hasCurrentMedication ?medication , ?other .
-  ?medication a ?substance .
-  ?other a ?substance .
-  ?substance cg:acceptsUnit ?conversion .
-  FILTER NOT EXISTS { ?other cg:ownDaysAtDose ?days }
-} ;
-
-INSERT { ?medication cg:daysAtDose ?days }
-WHERE {
-  { SELECT ?patient ?substance (MIN(?each) AS ?days)
-    WHERE {
-      ?substance cg:acceptsUnit ?conversion .
-      ?patient cg:hasCurrentMedication ?taken .
-      ?taken a ?substance ; cg:ownDaysAtDose ?each
-    } GROUP BY ?patient ?substance }
-  ?patient cg:hasCurrentMedication ?medication .
-  ?medication a ?substance .
-  FILTER NOT EXISTS { ?medication cg:hasUnrecorded cg:TimeAtDose }
-} ;
+WHERE  { ?patient cg:hasCurrentMedication ?medication . FILTER NOT EXISTS { ?medication cg:daysAtDose ?days } } ;
 
 INSERT { ?medication cg:totalDailyDose ?total }
 WHERE {
@@ -149,6 +130,5 @@ WHERE {
   ?patient cg:hasActiveOrder ?order .
   ?order a/cg:ordersMedication ?substance .
   ?patient cg:hasCurrentMedication ?medication .
-  ?medication a ?substance ; cg:hasUnrecorded cg:TimeAtDose .
-  FILTER NOT EXISTS { ?order cg:daysAtDose ?days }
+  ?medication a ?substance ; cg:hasUnrecorded cg:TimeAtDose
 }
