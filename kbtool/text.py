@@ -248,8 +248,8 @@ class _Printer:
             key = (tuple(awaited), tuple(entry["blockedWhile"]), tuple(entry["openedBy"]))
             groups.setdefault(key, []).append(entry["label"] + _marks(entry))
         items = []
-        for key, names in groups.items():
-            words = zip(("waits for", "must not be so", "opened by"), key, strict=True)
+        for states, names in groups.items():
+            words = zip(("waits for", "must not be so", "opened by"), states, strict=True)
             items.append(["; ".join(names), *(f"{what}: {'; '.join(map(self._label, which))}" for what, which in words if which)])
         return items
 

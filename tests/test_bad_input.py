@@ -73,6 +73,7 @@ SET_ASIDE = {
 REFUSED = {
     "no facts": ("ex:Bad a cg:Patient .\n", "no facts"),
     "a blank patient": (f"[] a cg:Patient ; {START} .\n", "IRI"),
+    "a class where a finding belongs": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFinding dk:MuscleCramp .\n", "MuscleCramp"),
     "unknown finding": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFinding [ a dk:Twitsh ] .\n", "Twitsh"),
     "unknown state": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFinding [ a dk:Twitch ; cg:state cg:Ongoing ] .\n", "Ongoing"),
     "misspelt link": (f"ex:Bad a cg:Patient ; {START} ; cg:hasFindng [ a dk:Twitch ] .\n", "hasFindng"),
