@@ -780,7 +780,7 @@ def test_own_query_with_the_prefixes_of_the_knowledge_base(own: Callable[[str | 
         ("find-by-code", "code=38341003", 1),
         ("units", "factor=0.41135", 1),
         ("references", "listed=false", 2),
-        ("prerequisites", "waitsFor=absence of", 1),
+        ("prerequisites", "waitsFor=absence of", 2),
     ],
 )
 def test_set(name: str, setting: str, count: int) -> None:

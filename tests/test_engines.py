@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import combinations, islice, product
+from itertools import combinations, product
 from pathlib import Path
 from random import Random
 
@@ -285,8 +285,11 @@ class Prober:
 
     def met(self, store: ox.Store, node: ox.NamedNode) -> set[str]:
         """The criteria that a patient or fact meets."""
-        kinds = store.quads_for_pattern(node, RDF["type"], None, None)
-        return {q.object.value for q in kinds if isinstance(q.object, ox.NamedNode)} & self.criteria.keys()
+        return self.kinds(store, node) & self.criteria.keys()
+
+    def kinds(self, store: ox.Store, node: ox.NamedNode) -> set[str]:
+        """All classes of a node."""
+        return {text(q.object) for q in store.quads_for_pattern(node, RDF["type"], None, None)}
 
     def only(self, store: ox.Store, node: object, name: str) -> list[str]:
         quads = store.quads_for_pattern(node, CG[name], None, None)  # type: ignore[arg-type]
@@ -323,8 +326,7 @@ class Prober:
             add("TimeAtDose", *(ox.Quad(medication, CG["doseSince"], self.time(days * 24)) for medication in undated))
         for finding in lacking("hasFact", "RecentSessions"):
             (affected,), (of,) = (self.numbers(store, finding, name) for name in ("affectedSessions", "ofSessions"))
-            kinds = store.quads_for_pattern(finding, RDF["type"], None, None)
-            windows = {d for q in kinds for d in self.knowledge.values(text(q.object), CG["sessionWindow"])}
+            windows = {d for kind in self.kinds(store, finding) for d in self.knowledge.values(kind, CG["sessionWindow"])}
             for window in {n for d in windows for n in self.v.range_limits(d)}:
                 for recent in range(max(0, int(affected - (of - window))), int(min(affected, window)) + 1):
                     counts = {"affectedSessions": recent, "ofSessions": int(window)}
@@ -336,9 +338,10 @@ class Prober:
         for fact in (*medications, *orders):
             for dose in self.doses(store, fact):
                 add("DailyDose", *dose)
-        for ordered in [self.doses(store, order) for order in orders] or [[()]]:
-            taken = [self.doses(store, medication) for medication in medications]
-            for doses in islice(product(ordered, *taken), 3000):
+        for order in lacking("hasActiveOrder", "DoseChange"):
+            substances = {m for kind in self.kinds(store, order) for m in self.knowledge.values(kind, CG["ordersMedication"])}
+            changed = [m for m in medications if substances & self.kinds(store, m)]
+            for doses in product(*(self.doses(store, fact) for fact in changed + [o for o in orders if o == order])):
                 add("DoseChange", *(quad for dose in doses for quad in dose))
 
     def numbers(self, store: ox.Store, node: ox.NamedNode, name: str) -> list[Decimal]:
@@ -351,8 +354,7 @@ class Prober:
     def doses(self, store: ox.Store, fact: ox.NamedNode) -> list[tuple[ox.Quad, ...]]:
         """Doses around the ceiling, the step and the thresholds of the substance of a fact."""
         found: list[tuple[ox.Quad, ...]] = []
-        for quad in store.quads_for_pattern(fact, RDF["type"], None, None):
-            kind = value_of(quad.object).strip("<>")
+        for kind in sorted(self.kinds(store, fact)):
             substance = self.knowledge.value(kind, CG["ordersMedication"]) or kind
             if not self.v.units(substance):
                 continue
