@@ -155,13 +155,17 @@ class Criteria:
         return cls(ordered, graph)
 
     def static_triples(self) -> Iterator[ox.Quad]:
-        """What queries need to know about definitions: the limits of named datatypes as plain properties, and for each
-        criterion `cg:refersTo` and `cg:hasConjunct`, at any depth."""
+        """What queries need to know about definitions: the limits of named datatypes as plain properties, the local names
+        of rules and criteria, and for each criterion `cg:refersTo` and `cg:hasConjunct`, at any depth."""
         for quad in self.graph.quads_for_pattern(None, RDF["type"], RDFS["Datatype"], None):
             if isinstance(quad.subject, ox.NamedNode):
                 for facet, number in _parse_range(self.graph, "", quad.subject, quad.subject.value).limits:
                     kind = XSD["decimal" if "." in number else "integer"]
                     yield ox.Quad(quad.subject, CG[facet], ox.Literal(number, datatype=kind))
+        rules = {q.subject for link in ("appliesTo", "accompanies", "forbids", "touches") for q in self.graph.quads_for_pattern(None, CG[link], None, None)}
+        for subject in sorted(rules | {ox.NamedNode(c.iri) for c in self.ordered}, key=str):
+            if isinstance(subject, ox.NamedNode):
+                yield ox.Quad(subject, CG["localName"], ox.Literal(local_name(subject.value)))
         reach: dict[str, set[str]] = {}
         parts: dict[str, set[str]] = {}
         for criterion in self.ordered:
@@ -367,11 +371,17 @@ def _arranged(patterns: tuple[str, ...]) -> list[str]:
 _CONSTANT = re.compile(r"^\?\w+ (?:(a)|<([^>]+)>|cg:(\w+)) <([^>]+)>$")
 
 
+_VALUES = re.compile(r"^VALUES \?\w+ \{ (.*) \}")
+
+
 def _triggers(alternatives: list[Alternative]) -> tuple[tuple[tuple[str, str], ...], ...]:
     found = []
     for alternative in alternatives:
         matches = filter(None, (_CONSTANT.match(p) for p in alternative.patterns))
-        found.append(tuple((RDF["type"].value if m[1] else m[2] or CG.iri + m[3], m[4]) for m in matches))
+        needed = [(RDF["type"].value if m[1] else m[2] or CG.iri + m[3], m[4]) for m in matches]
+        choices = [re.findall(r"<([^>]+)>", m[1]) for m in filter(None, (_VALUES.match(p) for p in alternative.patterns))]
+        for combination in product(*choices):
+            found.append((*((RDF["type"].value, iri) for iri in combination), *needed))
     return tuple(found)
 
 

@@ -341,7 +341,8 @@ class Prober:
         for order in lacking("hasActiveOrder", "DoseChange"):
             substances = {m for kind in self.kinds(store, order) for m in self.knowledge.values(kind, CG["ordersMedication"])}
             changed = [m for m in medications if substances & self.kinds(store, m)]
-            for doses in product(*(self.doses(store, fact) for fact in changed + [o for o in orders if o == order])):
+            taken = [self.doses(store, medication)[:: len(self.doses(store, medication)) - 1] for medication in changed]
+            for doses in product(*taken, *(self.doses(store, o) for o in orders if o == order)):
                 add("DoseChange", *(quad for dose in doses for quad in dose))
 
     def numbers(self, store: ox.Store, node: ox.NamedNode, name: str) -> list[Decimal]:
@@ -359,7 +360,11 @@ class Prober:
             if not self.v.units(substance):
                 continue
             unit, factor, _ = self.v.units(substance)[0]
-            limits = {Decimal(5), *(t for k in (kind, substance) for t in self.v.thresholds(k, "canonicalDailyDose"))}
+            limits = {
+                Decimal(5),
+                Decimal(10000),
+                *(t for k in (kind, substance) for t in self.v.thresholds(k, "canonicalDailyDose")),
+            }
             for name in ("doseCeiling", "doseStep"):
                 limits |= {n for d in self.knowledge.values(substance, CG[name]) for n in self.v.range_limits(d)}
             for limit in sorted(limits):

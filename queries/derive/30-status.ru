@@ -64,4 +64,10 @@ WHERE {
   ?rule cg:accompanies ?main .
   ?patient cg:undetermined ?main .
   FILTER NOT EXISTS { ?patient cg:recommended ?rule }
+} ;
+
+INSERT { ?patient cg:isOpen ?rule }
+WHERE {
+  VALUES ?link { cg:recommended cg:blocked cg:undetermined }
+  ?patient ?link ?rule
 }

@@ -8,15 +8,17 @@ INSERT { ?answer a cg:Answer ; cg:ofPatient ?patient ; cg:about ?rule ; cg:statu
 WHERE {
   ?status cg:statusProperty ?link .
   ?patient ?link ?rule .
-  BIND(IRI(CONCAT(STR(?patient), "/answer/", REPLACE(STR(?rule), "^.*[/#]", ""))) AS ?answer)
+  ?rule cg:localName ?name .
+  BIND(IRI(CONCAT(STR(?patient), "/answer/", ?name)) AS ?answer)
 } ;
 
 INSERT { ?answer cg:because ?fact }
 WHERE {
-  ?answer a cg:Answer ; cg:about ?rule ; cg:ofPatient ?patient .
-  ?rule cg:appliesTo ?criterion .
-  ?patient a ?criterion ; cg:hasFact ?fact .
-  ?fact cg:supports ?criterion
+  ?patient a cg:Patient ; cg:hasFact ?fact .
+  ?fact cg:supports ?criterion .
+  ?rule cg:appliesTo ?criterion ; cg:localName ?name .
+  BIND(IRI(CONCAT(STR(?patient), "/answer/", ?name)) AS ?answer)
+  FILTER EXISTS { ?answer a cg:Answer }
 } ;
 
 INSERT { ?answer cg:because ?fact }

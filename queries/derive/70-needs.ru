@@ -6,16 +6,11 @@ PREFIX cg: <https://w3id.org/kbtool/cg/>
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
-  ?answer cg:status cg:Possible ; cg:about ?rule ; cg:ofPatient ?patient .
-  ?rule cg:appliesTo ?criterion .
-  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
-} ;
-
-INSERT { ?answer cg:openFor ?unknown }
-WHERE {
-  ?answer cg:status cg:Undetermined ; cg:about ?rule ; cg:ofPatient ?patient .
-  ?rule cg:appliesTo ?criterion .
-  ?patient cg:hasUnknown ?unknown . ?unknown cg:ofCriterion ?criterion
+  ?patient a cg:Patient ; cg:hasUnknown ?unknown .
+  ?unknown cg:ofCriterion ?criterion .
+  ?rule cg:appliesTo ?criterion ; cg:localName ?name .
+  BIND(IRI(CONCAT(STR(?patient), "/answer/", ?name)) AS ?answer)
+  FILTER EXISTS { ?answer a cg:Answer }
 } ;
 
 INSERT { ?answer cg:openFor ?unknown }

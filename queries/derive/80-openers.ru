@@ -21,8 +21,7 @@ WHERE {
   FILTER NOT EXISTS { ?patient a ?part }
   ?opener cg:achieves ?part .
   FILTER NOT EXISTS { ?patient cg:unknown ?part }
-  VALUES ?link { cg:recommended cg:blocked cg:undetermined }
-  ?patient ?link ?opener
+  ?patient cg:isOpen ?opener
 } ;
 
 INSERT { ?answer cg:openedBy ?opener }
@@ -33,8 +32,7 @@ WHERE {
   ?patient cg:hasUnknown ?unknown .
   ?unknown cg:ofCriterion ?part ; cg:needs ?need .
   ?opener cg:measures ?need .
-  VALUES ?link { cg:recommended cg:blocked cg:undetermined }
-  ?patient ?link ?opener
+  ?patient cg:isOpen ?opener
 } ;
 
 INSERT { ?answer cg:openedBy ?opener }
