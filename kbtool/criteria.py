@@ -162,7 +162,11 @@ class Criteria:
                 for facet, number in _parse_range(self.graph, "", quad.subject, quad.subject.value).limits:
                     kind = XSD["decimal" if "." in number else "integer"]
                     yield ox.Quad(quad.subject, CG[facet], ox.Literal(number, datatype=kind))
-        rules = {q.subject for link in ("appliesTo", "accompanies", "forbids", "touches") for q in self.graph.quads_for_pattern(None, CG[link], None, None)}
+        rules = {
+            q.subject
+            for link in ("appliesTo", "accompanies", "forbids", "touches")
+            for q in self.graph.quads_for_pattern(None, CG[link], None, None)
+        }
         for subject in sorted(rules | {ox.NamedNode(c.iri) for c in self.ordered}, key=str):
             if isinstance(subject, ox.NamedNode):
                 yield ox.Quad(subject, CG["localName"], ox.Literal(local_name(subject.value)))

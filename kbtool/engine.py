@@ -67,8 +67,8 @@ def batches(facts: Facts, size: int = BATCH) -> Iterator[list[PatientFacts]]:
 def load_store(knowledge: Knowledge, batch: Iterable[PatientFacts], as_of: ox.Literal, *, whole: bool = False) -> ox.Store:
     """A store with the knowledge that queries read (or, with `whole`, all of it), the facts and the as-of time."""
     store = ox.Store()
-    store.bulk_extend(knowledge.graph if whole else knowledge.runtime)
-    store.bulk_extend(quad for record in batch for quad in record.triples)
+    store.extend(knowledge.graph if whole else knowledge.runtime)
+    store.extend(quad for record in batch for quad in record.triples)
     store.add(ox.Quad(CG["Run"], CG["asOf"], as_of))
     return store
 

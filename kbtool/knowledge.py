@@ -216,5 +216,6 @@ def _runtime(graph: ox.Store, queries: str) -> list[ox.Quad]:
     named = (named | set(re.findall(r"<([^>\s]+)>", queries))) - {RDF["type"].value}
     classes = named | {text(q.object) for q in graph.quads_for_pattern(None, RDFS["range"], None, None)}
     kept = [q for q in graph if q.predicate.value in named or (q.predicate == RDF["type"] and text(q.object) in classes)]
-    rules = {q.subject for q in kept if q.predicate == OWL["equivalentClass"] or text(q.object).startswith(CG.iri)}
-    return [q for q in kept if q.predicate != RDFS["isDefinedBy"] or q.subject in rules]
+    telling = {CG["appliesTo"], CG["metWhen"], CG["raisedByOrder"], OWL["equivalentClass"]}
+    owned = {q.subject for q in kept if q.predicate in telling}
+    return [q for q in kept if q.predicate != RDFS["isDefinedBy"] or q.subject in owned]
