@@ -308,6 +308,93 @@ def terms(
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if format == "json" else show(found))
 
 
+@app.command(name="check")
+def check_(
+    ontology: Ontology = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="text, json, junit, sarif or github.")] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there, and a summary to the terminal.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", "-g", metavar="NAME", help="Only this group of checks; may be repeated.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", metavar="FILE", help="Severities of your own, as in shapes/profile.ttl.")
+    ] = None,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", metavar="FOLDER", help="Worked patients with their expected answers.")
+    ] = None,
+    fail_on: Annotated[str, typer.Option("--fail-on", metavar="SEVERITY", help="error, warning or note.")] = "error",
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Time limit of the reasoner.")] = 300.0,
+    list_: Annotated[bool, typer.Option("--list", help="List the checks, with problem, solution and severity.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show all findings and whole witnesses.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether the knowledge base itself is sound, and show a patient where it is not.
+
+    Exit codes: 0 sound, 1 something was found that is as severe as --fail-on, 2 a check could not run.
+
+    Example: kbtool check --format sarif --output check.sarif
+    """
+    from kbtool.checks import run as checks
+    from kbtool.checks.model import Severity
+    from kbtool.checks.report import Format as ReportFormat
+    from kbtool.checks.report import write
+
+    with _errors():
+        try:
+            kind, fails = ReportFormat(format), Severity(fail_on)
+            if list_:
+                typer.echo(checks.listing(profile))
+                return
+            report = checks.check(
+                ontology,
+                profile=profile,
+                cases=cases,
+                groups=group or (),
+                timeout=timeout,
+                fails=fails,
+                progress=None if quiet else lambda line: typer.echo(line, err=True),
+            )
+        except ValueError as error:
+            _fail(str(error))
+        text = write(kind, report, verbose=verbose)
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            output.write_text(text, encoding="utf-8")
+            typer.echo(write(ReportFormat.text, report, verbose=verbose), nl=False)
+    raise typer.Exit(1 if report.failed else 2 if report.incomplete else 0)
+
+
+@app.command()
+def fmt(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILES...]", help="Turtle files and folders; the knowledge base without any.", show_default=False
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; show what would change and exit with 1.")] = False,
+) -> None:
+    """Write Turtle in one fixed form, so that a diff shows what was changed and nothing else.
+
+    Exit codes: 0 nothing to change, or changed; 1 with --check where a file would change; 2 a file cannot be read.
+
+    Example: kbtool fmt --check
+    """
+    from kbtool import turtle
+
+    with _errors():
+        try:
+            changed = turtle.format_files(files or (), check=check, report=lambda line: typer.echo(f"kbtool: {line}", err=True))
+        except turtle.TurtleError as error:
+            _fail(str(error))
+        for one in changed:
+            typer.echo(one.diff() if check else f"{one.path}: formatted", nl=not check)
+    raise typer.Exit(1 if check and changed else 0)
+
+
 def run() -> None:
     """The console script: no traceback reaches a user."""
     for stream in (sys.stdout, sys.stderr):

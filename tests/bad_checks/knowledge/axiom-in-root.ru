@@ -1,0 +1,12 @@
+#+ summary: An editor put an axiom into the ontology that was active
+#+ module: kb.ttl
+#+ finds: AxiomInRoot Baclofen
+
+PREFIX cg: <https://w3id.org/kbtool/cg/>
+PREFIX dk: <https://w3id.org/kbtool/dialysis/>
+PREFIX owl: <http://www.w3.org/2002/07/owl#>
+PREFIX rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#>
+PREFIX rdfs: <http://www.w3.org/2000/01/rdf-schema#>
+PREFIX xsd: <http://www.w3.org/2001/XMLSchema#>
+
+INSERT DATA { dk:Baclofen rdfs:subClassOf cg:Medication }

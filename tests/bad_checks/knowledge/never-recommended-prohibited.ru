@@ -1,0 +1,12 @@
+#+ summary: A prohibition of the action for everybody to whom it is recommended
+#+ module: guideline.ttl
+#+ finds: NeverRecommended GiveMidodrine
+
+PREFIX cg: <https://w3id.org/kbtool/cg/>
+PREFIX dk: <https://w3id.org/kbtool/dialysis/>
+PREFIX owl: <http://www.w3.org/2002/07/owl#>
+PREFIX rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#>
+PREFIX rdfs: <http://www.w3.org/2000/01/rdf-schema#>
+PREFIX xsd: <http://www.w3.org/2001/XMLSchema#>
+
+INSERT DATA { dk:NoMidodrine a cg:Prohibition ; cg:appliesTo dk:DialysisPatient ; cg:forbids dk:GiveMidodrineAction ; cg:severity cg:High ; cg:rank 9 }
