@@ -65,8 +65,8 @@ def check(
     unknown = set(chosen) - _FUNCTIONS.keys()
     if unknown:
         raise ValueError(f"there is no group {', '.join(sorted(unknown))}; there are {', '.join(_FUNCTIONS)}")
-    checks = [*_checks(described), *shapes.shape_checks()]
-    severities = _severities(profile or HOME / "shapes" / "profile.ttl", checks)
+    checks = [*described_checks(), *shapes.shape_checks()]
+    severe = severities(profile or HOME / "shapes" / "profile.ttl", checks)
     found: list[Finding] = list(modules.unreadable(path))
     runs: list[GroupRun] = []
     about = {"iri": str(path), "version": "", "sha256": ""}
@@ -91,14 +91,14 @@ def check(
     placed = [
         replace(f, file=f.file or place[0], line=f.line or place[1]) for f in found if (place := places.of(f.subject, f.file))
     ]
-    return Report(checks, severities, list(dict.fromkeys(placed)), runs, about, fails, time.perf_counter() - start)
+    return Report(checks, severe, list(dict.fromkeys(placed)), runs, about, fails, time.perf_counter() - start)
 
 
 def listing(profile: Path | None = None) -> str:
     """All checks as text: severity, name, problem and solution. Raises KnowledgeError for a profile that cannot be read."""
-    checks = [*_checks(_graph("checks.ttl")), *shapes.shape_checks()]
-    severities = _severities(profile or HOME / "shapes" / "profile.ttl", checks)
-    lines = [f"{severities[c.iri]}: {local_name(c.iri)}\n    {c.problem}\n    {c.solution}" for c in checks]
+    checks = [*described_checks(), *shapes.shape_checks()]
+    severe = severities(profile or HOME / "shapes" / "profile.ttl", checks)
+    lines = [f"{severe[c.iri]}: {local_name(c.iri)}\n    {c.problem}\n    {c.solution}" for c in checks]
     return "\n".join(lines)
 
 
@@ -155,8 +155,9 @@ def _graph(name: str) -> ox.Store:
     return graph
 
 
-def _checks(described: ox.Store) -> list[Check]:
-    """The checks of checks.ttl, in the order of their groups."""
+def described_checks() -> list[Check]:
+    """The checks of shapes/checks.ttl, in the order of their groups."""
+    described = _graph("checks.ttl")
     found = []
     for quad in described.quads_for_pattern(None, RDF["type"], CG["Check"], None):
         values = {
@@ -177,7 +178,7 @@ def _label(described: ox.Store, group: str) -> str:
     return next((text(q.object) for q in described.quads_for_pattern(CG[group], SKOS["prefLabel"], None, None)), group)
 
 
-def _severities(profile: Path, checks: list[Check]) -> dict[str, Severity]:
+def severities(profile: Path, checks: list[Check]) -> dict[str, Severity]:
     """The severity of each check by a profile: error where it is not listed. Raises KnowledgeError."""
     graph = ox.Store()
     try:

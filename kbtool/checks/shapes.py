@@ -53,6 +53,8 @@ def shape_checks() -> Iterator[Check]:
                 continue
             constraints = [quad.subject, *_all(graph, quad.subject, "sparql")]
             messages = [text(m) for node in constraints if not isinstance(node, ox.Literal) for m in _all(graph, node, "message")]
+            if not messages:  # a shape that only others use
+                continue
             problem, solution = _divided(" ".join(messages))
             name = text(next(iter(_all(graph, quad.subject, "name"))))
             yield Check(quad.subject.value, name, CG["ShapeChecks"].value, problem, solution)
