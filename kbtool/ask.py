@@ -13,7 +13,7 @@ import pyoxigraph as ox
 
 from kbtool.api import KnowledgeBase
 from kbtool.knowledge import HOME
-from kbtool.namespaces import RDF, VANN, local_name, text
+from kbtool.namespaces import RDF, local_name
 
 _FOLDER = HOME / "queries" / "ask"
 _RESULTS = {
@@ -79,7 +79,7 @@ def run(
         raise QueryError(f"{name}: asks about patients; give their facts too, as in: kbtool query {name} patient.ttl")
     sources = (sys.stdin.buffer.read() if path == "-" else path for path in facts)
     store = kb.store(*sources, as_of=as_of, report=report or _print)
-    prefixes = _prefixes(kb)
+    prefixes = kb.knowledge.prefixes
     known = dict(re.findall(r"(?im)^\s*prefix\s+([\w.-]*):\s*<([^>]*)>", text)) | prefixes
     try:
         result: Any = store.query(text, prefixes=prefixes)
@@ -168,13 +168,6 @@ def _explain(text: str, prefixes: dict[str, str], error: SyntaxError) -> str:
         why = str(found)
     place = re.match(r"error at (\d+):(\d+)", error.msg)
     return (f"line {place[1]}, column {place[2]}: " if place else "") + textwrap.shorten(why, 160, placeholder=" ...")
-
-
-def _prefixes(kb: KnowledgeBase) -> dict[str, str]:
-    graph = kb.knowledge.graph
-    namespaces = {q.subject: text(q.object) for q in graph.quads_for_pattern(None, VANN["preferredNamespaceUri"], None, None)}
-    names = {q.subject: text(q.object) for q in graph.quads_for_pattern(None, VANN["preferredNamespacePrefix"], None, None)}
-    return {names[s]: namespaces[s] for s in namespaces if s in names}
 
 
 def _meant(variable: str, text: str, prefixes: dict[str, str], store: ox.Store, query: str) -> list[Any]:

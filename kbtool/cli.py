@@ -308,6 +308,64 @@ def terms(
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if format == "json" else show(found))
 
 
+@app.command()
+def explain(
+    facts: Annotated[
+        str, typer.Argument(metavar="FACTS", help="A file or folder of patient facts; - is standard input.", show_default=False)
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A recommendation, prohibition, assessment or caution; without one, what to find out next.",
+            show_default=False,
+        ),
+    ] = None,
+    as_of: AsOf = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="text, json or turtle.")] = Format.text,
+    ontology: Ontology = None,
+    input_format: Input = None,
+) -> None:
+    """Say why a rule speaks, why it does not, what would change that, and what to find out next.
+
+    Example: kbtool explain patient.ttl StartBaclofen
+    """
+    from kbtool import explain as explaining
+    from kbtool.explain_text import render, render_next
+
+    with _errors():
+        kb = load(ontology)
+        moment = engine.parse_as_of(as_of)
+        read, broken = _read(kb, [facts], input_format)
+        if not len(read) and not broken:
+            _fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
+        labels = {local_name(iri): label for iri, label in kb.knowledge.labels.items()}
+        found: list[dict[str, Any]] = []
+        clean = True
+        for explainer in explaining.explainers(kb.knowledge, read, moment):
+            result = explainer.result
+            clean &= not result.refused and not result.data["setAside"]
+            if result.refused:
+                for violation in result.refused:
+                    typer.echo(f"kbtool: {result.patient}: refused, so that nothing is derived: {violation['message']}", err=True)
+                continue
+            try:
+                said = explainer.explain(name) if name else None
+            except explaining.NoSuchRuleError as error:
+                _fail(str(error))
+            if format is Format.text:
+                typer.echo(render(result.patient, said, labels) if said else render_next(explainer.next()), nl=False)
+            elif format is Format.turtle and said:
+                triples = explaining.to_triples(said, ox.NamedNode(result.patient), kb.about)
+                text = ox.serialize(sorted(triples, key=str), format=ox.RdfFormat.TURTLE, prefixes=kb.knowledge.prefixes)
+                typer.echo((text or b"").decode(), nl=False)
+            else:
+                found.append({"patient": result.patient} | ({"explanation": said} if said else {"next": explainer.next()}))
+        if format is Format.json:
+            typer.echo(json.dumps({"kb": kb.about, "asOf": moment.value, "patients": found}, indent=1, ensure_ascii=False))
+    raise typer.Exit(2 if broken else 0 if clean else 1)
+
+
 @app.command(name="check")
 def check_(
     ontology: Ontology = None,

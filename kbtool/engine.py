@@ -123,6 +123,11 @@ def derive(store: ox.Store, knowledge: Knowledge, batch: Iterable[PatientFacts])
         step.run(store)
 
 
+def read(store: ox.Store, knowledge: Knowledge, batch: Iterable[PatientFacts], checked: Checked) -> Iterator[PatientResult]:
+    """The answers of a batch out of a store in which everything has been derived, in the order of the batch."""
+    return read_answers(store, knowledge, batch, checked.set_aside, checked.refused, checked.warnings)
+
+
 def assess(
     knowledge: Knowledge,
     facts: Facts,
@@ -138,7 +143,7 @@ def assess(
         store = load_store(knowledge, batch, as_of)
         checked = check(store, knowledge, batch, strict=strict)
         derive(store, knowledge, batch)
-        yield from read_answers(store, knowledge, batch, checked.set_aside, checked.refused, checked.warnings)
+        yield from read(store, knowledge, batch, checked)
         done += len(batch)
         if progress:
             progress(done, total)

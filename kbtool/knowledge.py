@@ -16,7 +16,7 @@ from pathlib import Path
 import pyoxigraph as ox
 
 from kbtool.criteria import Criteria, Update
-from kbtool.namespaces import CG, OWL, RDF, RDFS, SKOS, text
+from kbtool.namespaces import CG, OWL, RDF, RDFS, SKOS, VANN, text
 from kbtool.shapes import CompiledConstraint, compile_shapes
 
 _PACKAGED = Path(__file__).parent / "knowledge_base"
@@ -133,6 +133,16 @@ class Knowledge:
             for q in quads
             if isinstance(q.object, ox.Literal) and isinstance(q.subject, ox.NamedNode)
         }
+
+    @cached_property
+    def prefixes(self) -> dict[str, str]:
+        """The namespaces that the modules name, by prefix."""
+        found = {}
+        for iri in sorted(self.modules):
+            prefix, space = self.value(iri, VANN["preferredNamespacePrefix"]), self.value(iri, VANN["preferredNamespaceUri"])
+            if prefix and space:
+                found[prefix] = space
+        return found
 
     def values(self, subject: str, predicate: ox.NamedNode) -> list[str]:
         """The values of a property of a term, as text, sorted."""

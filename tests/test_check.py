@@ -18,7 +18,7 @@ import pytest
 import kbtool
 from kbtool.checks import modules, reasoning, rules, shapes, traceability
 from kbtool.checks.model import Context, Finding, Group
-from kbtool.checks.witness import AS_OF
+from kbtool.witness import AS_OF
 from kbtool.knowledge import HOME, Knowledge
 from kbtool.namespaces import CG, local_name
 

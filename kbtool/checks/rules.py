@@ -14,11 +14,11 @@ from typing import Any
 
 from kbtool import engine
 from kbtool.checks.model import Context, Finding
-from kbtool.checks.ways import Need, Way, Ways
-from kbtool.checks.witness import AS_OF, Case, Fact, Patients
-from kbtool.criteria import Named, Range
+from kbtool.criteria import Named
 from kbtool.facts import Reader
 from kbtool.namespaces import CG, local_name
+from kbtool.ways import Need, Way, Ways
+from kbtool.witness import AS_OF, Case, Fact, Patients
 
 ROUNDS = (3, 30, 300)
 """How many patients are tried for a question in each round; most are answered in the first."""
@@ -188,7 +188,7 @@ class _Bench:
     def _candidates(self, parts: list[list[Way]], against: list[str]) -> Iterator[Case]:
         """Patients in scope who meet one way of each part; then the same with values for what the criteria against need."""
         ways = self.ways.together([self.ways.scope], *parts)
-        ranges = self._ranges([*(need for way in ways for need in way), *self._needs_of(against)])
+        ranges = self.ways.ranges([*(need for way in ways for need in way), *self._needs_of(against)])
         yield from islice((case for way in ways for case in self.patients.cases(way, ranges)), MOST_CASES)
         for way in ways:
             taken = {self.ways.kind(need) for need in way if need.prop == "hasEligible"}
@@ -211,13 +211,13 @@ class _Bench:
             for target in touched or [""]:
                 concerning: list[Way] = self._concerning(target) if target else [()]
                 ways = self.ways.together([scope], *conditions, concerning)
-                ranges = self._ranges(need for way in ways for need in way)
+                ranges = self.ways.ranges(need for way in ways for need in way)
                 yield from (case for way in ways[:40] for case in islice(self.patients.cases(way, ranges), 4))
 
     def _divided(self, members: list[str]) -> Iterator[Case]:
         """Patients in every cell of the quantities on which the assessments of a family rest."""
         needs = self._needs_of([c for m in members for c in self._values(m, "appliesTo")])
-        ranges = self._ranges(needs)
+        ranges = self.ways.ranges(needs)
         kinds = sorted({k for n in needs if n.prop == "hasEligible" and (k := self.ways.kind(n))})
         others = [tuple(n for n in way if n.prop != "hasEligible") for m in members for way in self._concerning(m)]
         quantities = [self.patients.values(kind, ranges.get(kind, [])) for kind in kinds]
@@ -233,7 +233,7 @@ class _Bench:
         states = self._values(rule, "requires")
         concerning = self._concerning(rule)
         needs = self._needs_of(states)
-        ranges = self._ranges([*needs, *(need for way in concerning for need in way)])
+        ranges = self.ways.ranges([*needs, *(need for way in concerning for need in way)])
         for state in states:
             others = [self.ways.ways(Named(other)) for other in states if other != state]
             kinds = sorted({k for n in self._needs_of([state]) if n.prop == "hasEligible" and (k := self.ways.kind(n))})
@@ -251,7 +251,7 @@ class _Bench:
         for way in self.ways.together([self.ways.scope], self._advised(rule))[:1] if excluded else ():
             for case in islice(self.patients.cases(way, ranges), 1):
                 for other_way in excluded:
-                    extra = next(self.patients.cases(other_way, self._ranges(other_way)), Case([]))
+                    extra = next(self.patients.cases(other_way, self.ways.ranges(other_way)), Case([]))
                     kinds_of = {fact.kind for fact in extra.facts}
                     yield Case([*(fact for fact in case.facts if fact.kind not in kinds_of), *extra.facts])
 
@@ -259,7 +259,7 @@ class _Bench:
         """A patient who meets as much of the criterion of a rule as can be met."""
         criteria = self._values(rule, "appliesTo")
         way = tuple(need for iri in criteria for need in self.ways.nearest(Named(iri)))
-        for case in islice(self.patients.cases((*self.ways.scope, *way), self._ranges(way)), 1):
+        for case in islice(self.patients.cases((*self.ways.scope, *way), self.ways.ranges(way)), 1):
             return self._assess([case])[0]
         return None
 
@@ -304,15 +304,6 @@ class _Bench:
     def _needs_of(self, criteria: Iterable[str]) -> list[Need]:
         ways = (way for iri in criteria for way in self.ways.ways(Named(iri)))
         return list(dict.fromkeys(need for way in ways for need in way))
-
-    def _ranges(self, needs: Iterable[Need]) -> dict[str, list[Range]]:
-        """The numeric tests of facts, by the class of the fact."""
-        found: dict[str, dict[Range, None]] = {}
-        for need in needs:
-            kind = self.ways.kind(need)
-            if kind:
-                found.setdefault(kind, {}).update((t, None) for t in need.tests if isinstance(t, Range))
-        return {kind: list(tests) for kind, tests in found.items()}
 
     # --- Engine --------------------------------------------------------------------------------------
 

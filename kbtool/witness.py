@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import product
 
-from kbtool.checks.ways import Need, Way, Ways
 from kbtool.criteria import Range, Value
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import CG, VANN, XSD, local_name
+from kbtool.namespaces import CG, XSD, local_name
+from kbtool.ways import Need, Way, Ways
 
 AS_OF = "2026-01-15T12:00:00Z"
 """The as-of time of every witness."""
@@ -56,8 +56,9 @@ class Case:
 class Patients:
     """Makes patients who have the facts of a way."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, ways: Ways, as_of: str = AS_OF) -> None:
         self.ways, self.knowledge = ways, ways.knowledge
+        self.now = datetime.fromisoformat(as_of)
 
     def cases(self, way: Way, ranges: dict[str, list[Range]]) -> Iterator[Case]:
         """Patients who have the facts of a way, one for each combination of cells that passes its tests.
@@ -139,7 +140,7 @@ class _Writer:
 
     def __init__(self, patients: Patients, case: Case) -> None:
         self.patients, self.ways, self.knowledge, self.case = patients, patients.ways, patients.knowledge, case
-        self.now = datetime.fromisoformat(AS_OF)
+        self.now = patients.now
         self.began = Decimal(0)
         for fact in case.facts:
             if fact.role in ("hasRunningSession", "hasOpenSession"):
@@ -247,20 +248,9 @@ class _Writer:
         return f'"{moment.strftime("%Y-%m-%dT%H:%M:%SZ")}"^^xsd:dateTime'
 
 
-def prefixes(knowledge: Knowledge) -> dict[str, str]:
-    """Prefixes for facts in the vocabulary of a knowledge base."""
-    found = {"cg": CG.iri, "xsd": XSD.iri}
-    for iri in knowledge.modules:
-        prefix = knowledge.value(iri, VANN["preferredNamespacePrefix"])
-        uri = knowledge.value(iri, VANN["preferredNamespaceUri"])
-        if prefix and uri:
-            found[prefix] = uri
-    return found
-
-
 def _shortened(text: str, knowledge: Knowledge) -> str:
     used = []
-    for prefix, uri in sorted(prefixes(knowledge).items()):
+    for prefix, uri in sorted((knowledge.prefixes | {"cg": CG.iri, "xsd": XSD.iri}).items()):
         short = _prefixed(text, prefix, uri)
         if short != text or f"{prefix}:" in text:
             used.append(f"@prefix {prefix}: <{uri}> .\n")

@@ -180,10 +180,23 @@ class Ways:
             tested = number
             if name != prop:
                 tested = (number + offset) * factor if name == "canonicalValue" else number / factor - offset
-            inside = all(_HOLDS[facet](tested, Decimal(limit)) for facet, limit in test.limits)
-            if inside == test.complement:
+            if not self.inside(tested, test):
                 return False
         return True
+
+    def inside(self, number: Decimal | str, test: Range) -> bool:
+        """Whether a number lies in a range."""
+        within = all(_HOLDS[facet](Decimal(number), Decimal(limit)) for facet, limit in test.limits)
+        return within != test.complement
+
+    def ranges(self, needs: Iterable[Need]) -> dict[str, list[Range]]:
+        """The numeric tests of facts, by the class of the fact."""
+        found: dict[str, dict[Range, None]] = {}
+        for need in needs:
+            kind = self.kind(need)
+            if kind:
+                found.setdefault(kind, {}).update((t, None) for t in need.tests if isinstance(t, Range))
+        return {kind: list(tests) for kind, tests in found.items()}
 
     def conversion(self, kind: str, unit: str | None) -> tuple[Decimal, Decimal]:
         """Factor and offset of a unit of a class."""
