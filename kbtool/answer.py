@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from kbtool.shapes import Violation
 if TYPE_CHECKING:
     from rdflib import Graph
 
+    from kbtool.explain import Explainer
+
 Json = dict[str, Any]
 
 _FACT_PROPERTIES = ("value", "unit", "time", "dailyDose", "start", "end", "onset", "doseSince", "phase", "state", "course")
@@ -28,10 +30,12 @@ class PatientResult:
     """The answer for one patient.
 
     data: the answer as JSON, one entry of "patients" in the schema. triples: the derived triples about the patient.
+    explainer: makes what explains the answer; answers of `kb.assess` have one.
     """
 
     data: Json
     triples: list[ox.Quad] = field(default_factory=list, repr=False)
+    explainer: Callable[[], Explainer] | None = field(default=None, repr=False)
 
     @property
     def patient(self) -> str:
@@ -96,17 +100,19 @@ class PatientResult:
         return graph
 
     def explain(self, name: str) -> str:
-        """Why a recommendation, prohibition, assessment or caution stands as it does, in lines of text.
+        """Why a rule speaks or does not, and what would change that, as text. Raises NoSuchRuleError, a KeyError."""
+        from kbtool.explain_text import render
 
-        Raises KeyError for a name about which nothing was derived.
-        """
-        from kbtool.text import explain
+        return render(self.patient, self.why(name), self._explainer().labels)
 
-        for kind in ("recommendations", "prohibitions", "assessments", "cautions"):
-            for entry in self.data[kind]:
-                if name in (entry.get("name"), entry.get("id"), entry.get("iri")):
-                    return explain(entry)
-        raise KeyError(f"{name}: nothing was derived about it for {self.patient}: it does not apply, or is misspelt")
+    def why(self, name: str) -> Json:
+        """The explanation of one rule as JSON, see `explain.Explainer.explain`. Raises NoSuchRuleError, a KeyError."""
+        return self._explainer().explain(name)
+
+    def _explainer(self) -> Explainer:
+        if self.explainer is None:
+            raise KeyError(f"{self.patient}: an answer that was not given by kb.assess cannot be explained")
+        return self.explainer()
 
 
 @dataclass(frozen=True)

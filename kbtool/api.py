@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,12 @@ import pyoxigraph as ox
 
 from kbtool import engine
 from kbtool.answer import Json, PatientResult
-from kbtool.facts import FORMAT_NAMES, Facts, FactsError, Reader, sources
+from kbtool.facts import FORMAT_NAMES, Facts, FactsError, PatientFacts, Reader, sources
 from kbtool.knowledge import Knowledge
+from kbtool.namespaces import text
 
 if TYPE_CHECKING:
-    pass
+    from kbtool.explain import Explainer
 
 
 @dataclass
@@ -105,7 +107,17 @@ class KnowledgeBase:
         read = self.read(*facts, format=format)
         moment = engine.parse_as_of(as_of)
         patients = {r.patient: r for r in engine.assess(self.knowledge, read, moment, strict=strict)}
+        for record in (record for group in read.groups for record in group):
+            patients[text(record.patient)].explainer = self._explainer(record, moment, strict)
         return Result(self.about, moment.value, patients, read.strays)
+
+    def _explainer(self, record: PatientFacts, as_of: ox.Literal, strict: bool) -> Callable[[], Explainer]:
+        def make() -> Explainer:
+            from kbtool.explain import Explainer
+
+            return Explainer(self.knowledge, record, as_of, strict=strict)
+
+        return cache(make)
 
     def store(
         self,

@@ -83,6 +83,10 @@ class Judge:
         """A named criterion, with the conditions of its definition."""
         return self._named(iri, patient)
 
+    def definition(self, iri: str, patient: Node) -> Condition:
+        """The definition of a named criterion, judged part by part and not by what was derived of the whole."""
+        return self._judge(self.words.criteria[iri].expression, patient)
+
     def _judge(self, expression: Expression, x: Node, unit: str = "") -> Condition:
         match expression:
             case Named(iri):

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import pyoxigraph as ox
@@ -79,16 +80,21 @@ class _Role:
 class Explainer:
     """Explains the answers of one patient."""
 
-    def __init__(self, knowledge: Knowledge, record: PatientFacts, as_of: ox.Literal) -> None:
+    def __init__(self, knowledge: Knowledge, record: PatientFacts, as_of: ox.Literal, *, strict: bool = False) -> None:
         self.knowledge, self.record, self.as_of = knowledge, record, as_of
         self.words = Words(knowledge)
         self.book = rule_book(knowledge)
         store = engine.load_store(knowledge, [record], as_of)
-        checked = engine.check(store, knowledge, [record])
+        checked = engine.check(store, knowledge, [record], strict=strict)
         engine.derive(store, knowledge, [record])
         self.store, self.judge = store, Judge(self.words, store)
         (self.result,) = engine.read(store, knowledge, [record], checked)
         self.changes = Changes(knowledge, record, as_of, store)
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The labels of terms by local name."""
+        return {local_name(iri): label for iri, label in self.knowledge.labels.items()}
 
     def rule(self, name: str) -> str:
         """The IRI of a rule by its name, identifier or IRI. Raises NoSuchRuleError."""
@@ -161,9 +167,8 @@ class Explainer:
             earliest = min((order.get(what["name"], len(order)) for _, what in hanging), default=0)
             worst = min(urgency for urgency, _ in hanging)
             ranked.append(((worst, earliest, -len(hanging), need), need, [what for _, what in hanging]))
-        labels = {local_name(iri): label for iri, label in self.knowledge.labels.items()}
         return [
-            {"name": need, "label": labels.get(need, need), "measuredBy": measured.get(need), "couldChange": hanging}
+            {"name": need, "label": self.labels.get(need, need), "measuredBy": measured.get(need), "couldChange": hanging}
             for _, need, hanging in sorted(ranked, key=lambda item: item[0])
         ]
 
@@ -243,8 +248,9 @@ class Explainer:
         said = f"{role.role}: {role.condition.text}: {truth[role.condition.truth]}"
         if condition is role.condition:
             return said
+        within = [c.text for c in _path(role.condition, condition) if c.criterion][1:]
         number = f", it is {_plain(condition.value)} {condition.unit}".rstrip() if condition.value is not None else ""
-        return f"{said}; {condition.text}: {truth[condition.truth]}{number}"
+        return f"{said}; {': '.join([*within[-1:], condition.text])}: {truth[condition.truth]}{number}"
 
     def _tree(self, condition: Condition) -> Json:
         found: Json = {"text": condition.text, "truth": condition.truth.value}
@@ -356,6 +362,16 @@ def explainers(knowledge: Knowledge, facts: Facts, as_of: ox.Literal) -> Iterato
     for group in facts.groups:
         for record in group:
             yield Explainer(knowledge, record, as_of)
+
+
+def _path(condition: Condition, target: Condition) -> list[Condition]:
+    """The conditions from one down to another within it."""
+    if condition is target:
+        return [condition]
+    for part in condition.parts:
+        if below := _path(part, target):
+            return [condition, *below]
+    return []
 
 
 def _plain(number: Decimal) -> str:

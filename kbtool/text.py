@@ -78,21 +78,6 @@ def parameter_text(parameter: Json) -> str:
     return f"{parameter['label']} {' and '.join(numbers)} {parameter['unit'] or ''}".rstrip() + policy
 
 
-def explain(entry: Json) -> str:
-    """One entry of an answer with its reasons, as lines of text."""
-    lines = [f"{entry['label']}: {entry.get('status', entry.get('state'))}"]
-    lines += [f"  because {fact_text(f)}" for f in entry["because"]]
-    for key, words in (
-        ("needs", "needs"),
-        ("blockedBy", "waits for"),
-        ("openedBy", "opened by"),
-        ("statements", "statement"),
-        ("sources", "source"),
-    ):
-        lines += [f"  {words} {value}" for value in entry.get(key, [])]
-    return "\n".join(lines)
-
-
 def _marks(entry: Json) -> str:
     """The cautions on an entry that must not be missed, in brackets."""
     found = [f"{c['id']} {c['severity']}" for c in entry["cautions"] if c["state"] == "holds" and c["severity"] in _GRAVE]

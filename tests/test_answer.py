@@ -64,8 +64,9 @@ def test_interface(kb: kbtool.KnowledgeBase) -> None:
     assert patient is result["P01"] is result["https://example.org/patient/P01"]
     assert patient.recommended[0] == "AdjustDialysateMagnesium"
     assert "CorrectHypokalaemia" in patient.blocked
-    assert "MagnesiumAdequate" in patient.explain("CorrectHypokalaemia")
-    with pytest.raises(KeyError, match="nothing was derived"):
+    assert "magnesium adequate" in patient.explain("CorrectHypokalaemia")
+    assert patient.why("CorrectHypokalaemia")["blockedBy"] == ["MagnesiumAdequate"]
+    with pytest.raises(KeyError, match="no rule of this name"):
         patient.explain("NoSuchRule")
     with pytest.raises(KeyError, match="0 patients"):
         result["P99"]
