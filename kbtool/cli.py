@@ -133,6 +133,7 @@ def assess(
     as_of: AsOf = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="What to print.")] = Format.text,
     strict: Strict = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Add why, and what to find out next.")] = False,
     ontology: Ontology = None,
     input_format: Input = None,
     quiet: Quiet = False,
@@ -147,7 +148,12 @@ def assess(
         read, broken = _read(kb, facts, input_format)
         if not len(read) and not read.strays and not broken:
             _fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
-        results = engine.assess(kb.knowledge, read, moment, strict=strict, progress=_progress(quiet, len(read)))
+        if explain:
+            from kbtool.explain import explained
+
+            results = explained(kb.knowledge, read, moment, strict=strict)
+        else:
+            results = engine.assess(kb.knowledge, read, moment, strict=strict, progress=_progress(quiet, len(read)))
         clean = _print(kb, moment.value, results, read.strays, format)
     raise typer.Exit(2 if broken else 0 if clean else 1)
 
@@ -168,6 +174,13 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
         for result in results:
             clean &= not result.refused and not result.data["setAside"]
             out.write("\n".join(patient_lines(result.data, labels, statements)) + "\n")
+            if "explanations" in result.data:
+                from kbtool.explain_text import render as render_why
+                from kbtool.explain_text import render_next
+
+                out.write(render_next(result.data["next"]) + "\n")
+                for explanation in result.data["explanations"].values():
+                    out.write(render_why(result.patient, explanation, labels) + "\n")
         out.write(tail.removeprefix(head).lstrip("\n"))
     elif format is Format.json:
         head, tail = json.dumps(empty, indent=1, ensure_ascii=False).split('"patients": []')

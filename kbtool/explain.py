@@ -357,11 +357,22 @@ def to_triples(explanation: Json, patient: ox.NamedNode, about: Json) -> Iterato
     yield ox.Triple(used, DCTERMS["identifier"], ox.Literal(f"sha256:{about['sha256']}"))
 
 
-def explainers(knowledge: Knowledge, facts: Facts, as_of: ox.Literal) -> Iterator[Explainer]:
+def explained(knowledge: Knowledge, facts: Facts, as_of: ox.Literal, *, strict: bool = False) -> Iterator[PatientResult]:
+    """The answers of all patients with two keys more: `explanations`, of every rule in the answer by its name, and `next`."""
+    for explainer in explainers(knowledge, facts, as_of, strict=strict):
+        result = explainer.result
+        if not result.refused:
+            names = [entry.get("name") or entry["id"] for kind in KINDS.values() for entry in result.data[kind]]
+            result.data["explanations"] = {name: explainer.explain(name, tried=False) for name in names}
+            result.data["next"] = explainer.next()
+        yield result
+
+
+def explainers(knowledge: Knowledge, facts: Facts, as_of: ox.Literal, *, strict: bool = False) -> Iterator[Explainer]:
     """An explainer for each patient, in the order in which they were read."""
     for group in facts.groups:
         for record in group:
-            yield Explainer(knowledge, record, as_of)
+            yield Explainer(knowledge, record, as_of, strict=strict)
 
 
 def _path(condition: Condition, target: Condition) -> list[Condition]:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyoxigraph as ox
 import pytest
 from generate import generate
@@ -269,6 +270,22 @@ def test_explain_what_next() -> None:
     code, said = invoke(P01, "--as-of", AS_OF)
     assert code == 0
     assert "FIND OUT NEXT" in said
+
+
+def test_assess_with_explanations() -> None:
+    result = CliRunner().invoke(app, ["assess", P01, "--as-of", AS_OF, "--explain", "--format", "json"])
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    jsonschema.validate(document, json.loads((Path(kbtool.__file__).parent / "assess.schema.json").read_text("utf-8")))
+    (patient,) = document["patients"]
+    named = {e.get("name") or e["id"] for k in ("recommendations", "prohibitions", "assessments", "cautions") for e in patient[k]}
+    assert set(patient["explanations"]) == named
+    plain = CliRunner().invoke(app, ["assess", P01, "--as-of", AS_OF, "--format", "json"])
+    (without,) = json.loads(plain.stdout)["patients"]
+    assert {k: v for k, v in patient.items() if k not in ("explanations", "next")} == without
+    text = CliRunner().invoke(app, ["assess", P01, "--as-of", AS_OF, "--explain"]).stdout
+    assert "FIND OUT NEXT" in text
+    assert "Start baclofen [StartBaclofen] for https://example.org/patient/P01: BLOCKED" in text
 
 
 def test_a_misspelt_rule_gets_a_hint() -> None:
