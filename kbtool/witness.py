@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import product
+from itertools import islice, product
 
 from kbtool.criteria import Range, Value
 from kbtool.knowledge import Knowledge
@@ -60,12 +60,17 @@ class Patients:
         self.ways, self.knowledge = ways, ways.knowledge
         self.now = datetime.fromisoformat(as_of)
 
-    def cases(self, way: Way, ranges: dict[str, list[Range]]) -> Iterator[Case]:
+    def cases(self, way: Way, ranges: dict[str, list[Range]], concerned: set[str] | None = None) -> Iterator[Case]:
         """Patients who have the facts of a way, one for each combination of cells that passes its tests.
 
-        ranges: by class, the numeric tests at whose limits the cells end.
+        ranges: by class, the numeric tests at whose limits the cells end. concerned: classes whose numbers matter here; of
+        the others one cell is enough. None means all.
         """
-        choices = [list(self.facts(need, ranges.get(self.ways.kind(need) or "", []))) for need in way]
+        choices = []
+        for need in way:
+            kind = self.ways.kind(need) or ""
+            found = self.facts(need, ranges.get(kind, []))
+            choices.append(list(found if concerned is None or kind in concerned else islice(found, 1)))
         return (Case(list(combination)) for combination in product(*choices))
 
     def facts(self, need: Need, ranges: list[Range]) -> Iterator[Fact]:

@@ -114,8 +114,9 @@ class _Bench:
                 if action is None or action not in {*self._values(prohibition, "forbids"), *ordered}:
                     continue
                 ways = [self._advised(rule), self._concerning(prohibition, stated_orders_only=True)]
-                shows = _both(rule, prohibition)
-                pairs[rule, prohibition] = Question(self._candidates(ways, self._against(rule)), shows)
+                concerned = {self.ways.kind(n) or "" for n in self._needs_of(self._criteria_of(prohibition))}
+                candidates = self._candidates(ways, self._against(rule), concerned)
+                pairs[rule, prohibition] = Question(candidates, _both(rule, prohibition))
         self._answer(list(pairs.values()), most=MOST_CASES)
         for (rule, prohibition), question in pairs.items():
             witness = question.found or next((t for t in self.trials if not _orders(t) and _both(rule, prohibition)(t)), None)
@@ -185,11 +186,11 @@ class _Bench:
 
     # --- Patients to try ---------------------------------------------------------------------------
 
-    def _candidates(self, parts: list[list[Way]], against: list[str]) -> Iterator[Case]:
+    def _candidates(self, parts: list[list[Way]], against: list[str], concerned: set[str] | None = None) -> Iterator[Case]:
         """Patients in scope who meet one way of each part; then the same with values for what the criteria against need."""
         ways = self.ways.together([self.ways.scope], *parts)
         ranges = self.ways.ranges([*(need for way in ways for need in way), *self._needs_of(against)])
-        yield from islice((case for way in ways for case in self.patients.cases(way, ranges)), MOST_CASES)
+        yield from islice((case for way in ways for case in self.patients.cases(way, ranges, concerned)), MOST_CASES)
         for way in ways:
             taken = {self.ways.kind(need) for need in way if need.prop == "hasEligible"}
             kinds = sorted({k for n in self._needs_of(against) if n.prop == "hasEligible" and (k := self.ways.kind(n))} - taken)

@@ -118,7 +118,16 @@ def _run(
                 tell(f"{labels[name]}: {here[name][1]:.1f} s")
         for name in _FUNCTIONS:
             if name not in chosen:
-                yield GroupRun(CG[name].value, labels[name], 0.0, _UNASKED.get(name, "not asked for"), asked=False), []
+                yield (
+                    GroupRun(
+                        CG[name].value,
+                        labels[name],
+                        0.0,
+                        "not asked for" if context.cases else _UNASKED.get(name, "not asked for"),
+                        asked=False,
+                    ),
+                    [],
+                )
                 continue
             findings, seconds, reason = beside[name].result() if name in beside else here[name]
             if name in beside:
