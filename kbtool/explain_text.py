@@ -38,7 +38,7 @@ def _lines(patient: str, found: Json, labels: dict[str, str]) -> Iterator[str]:
         yield from _wrapped(f"opened by: {', '.join(labels.get(n, n) for n in found['openedBy'])}", "  ", "    ")
     if found["smallestChange"]:
         change = found["smallestChange"]
-        yield from _wrapped(f"would be {change['status']} with this change, which was tried:", "  ", "    ")
+        yield from _wrapped(f"with this change, which was tried, it would be: {change['status']}", "  ", "    ")
         for edit in change["edits"]:
             yield from _wrapped(edit, "    - ", "      ")
     yield "  Conditions"

@@ -60,7 +60,8 @@ class Ways:
         self.criteria = {c.iri: c.expression for c in ordered}
         self.met: dict[str, list[Way]] = {}
         scopes = sorted(o for s in knowledge.modules for o in knowledge.values(s, CG["scope"]))
-        self.scope: Way = next(iter(self.ways(Named(scopes[0]))), ()) if scopes else ()
+        ways = self.ways(Named(scopes[0])) if scopes else []
+        self.scope: Way = min(ways, key=lambda way: sum(need.prop.endswith("Session") for need in way), default=())
 
     # --- Ways ------------------------------------------------------------------------------------
 

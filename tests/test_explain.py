@@ -12,6 +12,8 @@ import jsonschema
 import pyoxigraph as ox
 import pytest
 from generate import generate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import kbtool
@@ -183,9 +185,11 @@ def test_explanations_are_true(name: str) -> None:
         assert untrue(turtle, rules_to_explain(turtle, 2)) == []
 
 
-def test_explanations_of_generated_patients_are_true() -> None:
-    for turtle in generate(kb().knowledge, 77, 5):
-        assert untrue(turtle, rules_to_explain(turtle, 1)) == []
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**6))
+def test_explanations_of_generated_patients_are_true(seed: int) -> None:
+    (turtle,) = generate(kb().knowledge, seed, 1)
+    assert untrue(turtle, rules_to_explain(turtle, 1)) == []
 
 
 @pytest.mark.deep

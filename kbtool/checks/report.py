@@ -149,7 +149,8 @@ def _text(report: Report, base: Path, verbose: bool) -> str:
 
 def _finding_lines(finding: Finding, base: Path, verbose: bool) -> Iterator[str]:
     place = _place(finding, base)
-    subject = f"{local_name(finding.subject)}: " if finding.subject else ""
+    name = local_name(finding.subject) if finding.subject else ""
+    subject = f"{name}: " if name not in finding.message else ""
     if place:
         yield f"  {_line(place)}"
     yield from _wrapped("    ", subject + finding.message, indent="    ")

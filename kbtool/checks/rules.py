@@ -417,11 +417,13 @@ def _value(fact: Fact) -> str:
 
 
 def _shown(trial: Trial) -> str:
-    """What the engine answers to a patient, in a line for each status."""
+    """What the engine answers to a patient, in a line for each status; what is only possible is left out."""
     groups: dict[str, list[str]] = {}
     for kind in _KEYS.values():
         for entry in trial.data[kind]:
             state = entry.get("status") or entry["state"]
+            if state == "possible":
+                continue
             groups.setdefault(f"{kind} {state}" if kind != "recommendations" else state, []).append(
                 entry.get("name") or entry["id"]
             )
