@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyoxigraph as ox
 import typer
 
-from kbtool import __version__, engine
+from kbtool import __version__, cli_knowledge, engine
 from kbtool.api import KnowledgeBase, document, load
-from kbtool.criteria import CriterionError
+from kbtool.cli_common import Ontology, Quiet, errors, fail
 from kbtool.facts import FORMAT_NAMES, Facts, FactsError, Reader, sources
-from kbtool.knowledge import KnowledgeError
 from kbtool.namespaces import local_name
-from kbtool.shapes import UnsupportedShape
+
+if TYPE_CHECKING:
+    from kbtool.explain import Explainer
 
 app = typer.Typer(
     add_completion=False,
@@ -31,11 +30,20 @@ app = typer.Typer(
 
 
 class Format(StrEnum):
+    """What explain prints."""
+
+    text = "text"
+    json = "json"
+    turtle = "turtle"
+
+
+class AnswerFormat(StrEnum):
     """What assess prints."""
 
     text = "text"
     json = "json"
     turtle = "turtle"
+    html = "html"
 
 
 class InputFormat(StrEnum):
@@ -54,34 +62,10 @@ FactPaths = Annotated[
 AsOf = Annotated[
     str | None, typer.Option("--as-of", metavar="TIME", help="The time of the assessment, with a zone; now where not given.")
 ]
-Ontology = Annotated[
-    Path | None, typer.Option("--ontology", metavar="PATH", help="Another root ontology that imports the guideline language.")
-]
 Input = Annotated[
     InputFormat | None, typer.Option("--input-format", help="The format of the facts, where the file ending does not tell it.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="A bad observation refuses its patient instead of being set aside.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"kbtool: {message}", err=True)
-    raise typer.Exit(2)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn every expected error into a message and exit code 2."""
-    try:
-        yield
-    except (FactsError, KnowledgeError, CriterionError, UnsupportedShape, engine.AsOfError) as error:
-        _fail(str(error))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _fail(f"{error.filename or ''}: {error.strerror or error}")
-    except MemoryError:
-        _fail("out of memory; assess fewer patients at once")
 
 
 def _version(shown: bool) -> None:
@@ -131,7 +115,7 @@ def _progress(quiet: bool, total: int) -> engine.Progress | None:
 def assess(
     facts: FactPaths,
     as_of: AsOf = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="What to print.")] = Format.text,
+    format: Annotated[AnswerFormat, typer.Option("--format", "-f", help="What to print.")] = AnswerFormat.text,
     strict: Strict = False,
     explain: Annotated[bool, typer.Option("--explain", help="Add why, and what to find out next.")] = False,
     ontology: Ontology = None,
@@ -142,29 +126,49 @@ def assess(
 
     Example: kbtool assess patient.ttl --as-of 2026-02-10T12:00:00Z
     """
-    with _errors():
+    from kbtool import explain as explaining
+
+    with errors():
         kb = load(ontology)
         moment = engine.parse_as_of(as_of)
         read, broken = _read(kb, facts, input_format)
         if not len(read) and not read.strays and not broken:
-            _fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
+            fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
+        if format is AnswerFormat.html:
+            clean = _report(kb, explaining.explainers(kb.knowledge, read, moment, strict=strict), moment.value, read.strays)
+            raise typer.Exit(2 if broken else 0 if clean else 1)
         if explain:
-            from kbtool.explain import explained
-
-            results = explained(kb.knowledge, read, moment, strict=strict)
+            results = explaining.explained(kb.knowledge, read, moment, strict=strict)
         else:
             results = engine.assess(kb.knowledge, read, moment, strict=strict, progress=_progress(quiet, len(read)))
         clean = _print(kb, moment.value, results, read.strays, format)
     raise typer.Exit(2 if broken else 0 if clean else 1)
 
 
-def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[str], format: Format) -> bool:
+def _report(kb: KnowledgeBase, explainers: Iterable[Explainer], as_of: str, strays: list[str]) -> bool:
+    """Print the answers as one page, and tell whether everything was accepted."""
+    from kbtool.report import render
+
+    clean = not strays
+
+    def watched() -> Iterator[Explainer]:
+        nonlocal clean
+        for explainer in explainers:
+            clean &= not explainer.result.refused and not explainer.result.data["setAside"]
+            yield explainer
+
+    for piece in render(kb.knowledge, watched(), as_of, kb.about, strays):
+        sys.stdout.write(piece)
+    return clean
+
+
+def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[str], format: AnswerFormat) -> bool:
     """Print answers as they come, and tell whether everything was accepted."""
     clean = not strays
     out = sys.stdout
     empty = document(kb.about, as_of, [], strays)
     labels = {local_name(iri): label for iri, label in kb.knowledge.labels.items()}
-    if format is Format.text:
+    if format is AnswerFormat.text:
         from kbtool.answer import statement_texts
         from kbtool.text import patient_lines, render
 
@@ -182,7 +186,7 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
                 for explanation in result.data["explanations"].values():
                     out.write(render_why(result.patient, explanation, labels) + "\n")
         out.write(tail.removeprefix(head).lstrip("\n"))
-    elif format is Format.json:
+    elif format is AnswerFormat.json:
         head, tail = json.dumps(empty, indent=1, ensure_ascii=False).split('"patients": []')
         out.write(head + '"patients": [')
         for number, result in enumerate(results):
@@ -212,7 +216,7 @@ def validate(facts: FactPaths, as_of: AsOf = None, ontology: Ontology = None, in
 
     Example: kbtool validate facts/
     """
-    with _errors():
+    with errors():
         kb = load(ontology)
         moment = engine.parse_as_of(as_of)
         read, broken = _read(kb, facts, input_format)
@@ -263,7 +267,7 @@ def query(
     """
     from kbtool import ask
 
-    with _errors():
+    with errors():
         kb = load(ontology)
         if name is None:
             typer.echo(ask.listing())
@@ -273,52 +277,11 @@ def query(
             values = dict(ask.assignment(s) for s in set_ or [])
             text = ask.run(kb, name, facts or [], as_of, values, format, report=problems.append)
         except ask.QueryError as error:
-            _fail(str(error))
+            fail(str(error))
         typer.echo(text, nl=False)
         for problem in problems:
             typer.echo(problem, err=True)
     raise typer.Exit(1 if problems else 0)
-
-
-@app.command()
-def export(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is new or empty.", show_default=False)],
-    ontology: Ontology = None,
-) -> None:
-    """Write the knowledge and every step as numbered files that any SPARQL 1.1 store can run.
-
-    Example: kbtool export steps/
-    """
-    from kbtool.export import ExportError
-    from kbtool.export import export as write
-
-    with _errors():
-        try:
-            written = write(load(ontology), folder)
-        except ExportError as error:
-            _fail(str(error))
-        typer.echo(f"{len(written)} files in {folder}; {written[-1]} says how to run them")
-
-
-@app.command()
-def terms(
-    word: Annotated[
-        str | None, typer.Argument(metavar="[WORD]", help="A word in the name, label, definition or codes.", show_default=False)
-    ] = None,
-    ontology: Ontology = None,
-    format: Annotated[str, typer.Option("--format", "-f", help="text or json.")] = "text",
-) -> None:
-    """List the facts that one can state: class, label, codes, units, plausible range.
-
-    Example: kbtool terms dose
-    """
-    from kbtool.terms import find, show
-
-    with _errors():
-        found = find(load(ontology), word)
-        if not found:
-            _fail(f"no term with {word!r}; try a shorter word, or none for all")
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if format == "json" else show(found))
 
 
 @app.command()
@@ -341,17 +304,17 @@ def explain(
 ) -> None:
     """Say why a rule speaks, why it does not, what would change that, and what to find out next.
 
-    Example: kbtool explain patient.ttl StartBaclofen
+    Example: kbtool explain patient.ttl RULE
     """
     from kbtool import explain as explaining
     from kbtool.explain_text import render, render_next
 
-    with _errors():
+    with errors():
         kb = load(ontology)
         moment = engine.parse_as_of(as_of)
         read, broken = _read(kb, [facts], input_format)
         if not len(read) and not broken:
-            _fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
+            fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
         labels = {local_name(iri): label for iri, label in kb.knowledge.labels.items()}
         found: list[dict[str, Any]] = []
         clean = True
@@ -365,7 +328,7 @@ def explain(
             try:
                 said = explainer.explain(name) if name else None
             except explaining.NoSuchRuleError as error:
-                _fail(str(error))
+                fail(str(error))
             if format is Format.text:
                 typer.echo(render(result.patient, said, labels) if said else render_next(explainer.next()), nl=False)
             elif format is Format.turtle and said:
@@ -379,91 +342,8 @@ def explain(
     raise typer.Exit(2 if broken else 0 if clean else 1)
 
 
-@app.command(name="check")
-def check_(
-    ontology: Ontology = None,
-    format: Annotated[str, typer.Option("--format", "-f", help="text, json, junit, sarif or github.")] = "text",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there, and a summary to the terminal.")
-    ] = None,
-    group: Annotated[
-        list[str] | None, typer.Option("--group", "-g", metavar="NAME", help="Only this group of checks; may be repeated.")
-    ] = None,
-    profile: Annotated[
-        Path | None, typer.Option("--profile", metavar="FILE", help="Severities of your own, as in shapes/profile.ttl.")
-    ] = None,
-    cases: Annotated[
-        Path | None, typer.Option("--cases", metavar="FOLDER", help="Worked patients with their expected answers.")
-    ] = None,
-    fail_on: Annotated[str, typer.Option("--fail-on", metavar="SEVERITY", help="error, warning or note.")] = "error",
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Time limit of the reasoner.")] = 300.0,
-    list_: Annotated[bool, typer.Option("--list", help="List the checks, with problem, solution and severity.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show all findings and whole witnesses.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Say whether the knowledge base itself is sound, and show a patient where it is not.
-
-    Exit codes: 0 sound, 1 something was found that is as severe as --fail-on, 2 a check could not run.
-
-    Example: kbtool check --format sarif --output check.sarif
-    """
-    from kbtool.checks import run as checks
-    from kbtool.checks.model import Severity
-    from kbtool.checks.report import Format as ReportFormat
-    from kbtool.checks.report import write
-
-    with _errors():
-        try:
-            kind, fails = ReportFormat(format), Severity(fail_on)
-            if list_:
-                typer.echo(checks.listing(profile))
-                return
-            report = checks.check(
-                ontology,
-                profile=profile,
-                cases=cases,
-                groups=group or (),
-                timeout=timeout,
-                fails=fails,
-                progress=None if quiet else lambda line: typer.echo(line, err=True),
-            )
-        except ValueError as error:
-            _fail(str(error))
-        text = write(kind, report, verbose=verbose)
-        if output is None:
-            typer.echo(text, nl=False)
-        else:
-            output.write_text(text, encoding="utf-8")
-            typer.echo(write(ReportFormat.text, report, verbose=verbose), nl=False)
-    raise typer.Exit(1 if report.failed else 2 if report.incomplete else 0)
-
-
-@app.command()
-def fmt(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FILES...]", help="Turtle files and folders; the knowledge base without any.", show_default=False
-        ),
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; show what would change and exit with 1.")] = False,
-) -> None:
-    """Write Turtle in one fixed form, so that a diff shows what was changed and nothing else.
-
-    Exit codes: 0 nothing to change, or changed; 1 with --check where a file would change; 2 a file cannot be read.
-
-    Example: kbtool fmt --check
-    """
-    from kbtool import turtle
-
-    with _errors():
-        try:
-            changed = turtle.format_files(files or (), check=check, report=lambda line: typer.echo(f"kbtool: {line}", err=True))
-        except turtle.TurtleError as error:
-            _fail(str(error))
-        for one in changed:
-            typer.echo(one.diff() if check else f"{one.path}: formatted", nl=not check)
-    raise typer.Exit(1 if check and changed else 0)
+for command in (cli_knowledge.check_, cli_knowledge.fmt, cli_knowledge.docs, cli_knowledge.export, cli_knowledge.terms):
+    app.command(name=command.__name__.rstrip("_"))(command)
 
 
 def run() -> None:

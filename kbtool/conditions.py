@@ -173,7 +173,7 @@ class Judge:
                 numbers.append(Decimal(text(quad.object)))
             except InvalidOperation:
                 continue
-        words = self.words.say(test, unit)
+        words, unit = self.words.say(test, unit), self.words.unit_of(test.prop, unit)
         if not numbers:
             return self._plain(words, False, test.prop, x)
         number = numbers[0]

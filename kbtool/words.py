@@ -55,7 +55,7 @@ class Words:
                 return f"{self.label(prop)}: {self.say(filler)}"
             case Range(prop):
                 what = "" if prop in _THE_NUMBER else f"{self.label(prop)} "
-                return what + self.limits(expression, unit)
+                return what + self.limits(expression, self.unit_of(prop, unit))
             case Value(prop, value):
                 return f"{self.label(prop)} {self._value(value)}"
 
@@ -64,6 +64,11 @@ class Words:
         facets = [(_OPPOSITE[f], n) if test.complement else (f, n) for f, n in test.limits]
         joint = " or " if test.complement else " and "
         return joint.join(f"{_WORDS[facet]} {number} {unit}".rstrip() for facet, number in facets)
+
+    def unit_of(self, prop: str, unit: str) -> str:
+        """The unit of the numbers of a property: its own, where it has one (days, counts), or that of its fact."""
+        own = self.knowledge.value(prop, CG["ucum"])
+        return unit if own is None else "" if own == "1" else own
 
     def unit(self, parts: Iterable[Expression]) -> str:
         """The unit of the numbers in an intersection: the one that it asks for, or the canonical one of its class."""

@@ -59,8 +59,7 @@ def check(
     tell, start = progress or (lambda _: None), time.perf_counter()
     path = (root or HOME / "ontology" / "kb.ttl").resolve()
     described = _graph("checks.ttl")
-    if cases is None and root is None and (HOME / "tests" / "patients").is_dir():
-        cases = HOME / "tests" / "patients"
+    cases = cases or worked_patients(root)
     chosen = list(groups) or [name for name in _FUNCTIONS if cases or name != "TraceabilityChecks"]
     unknown = set(chosen) - _FUNCTIONS.keys()
     if unknown:
@@ -92,6 +91,12 @@ def check(
         replace(f, file=f.file or place[0], line=f.line or place[1]) for f in found if (place := places.of(f.subject, f.file))
     ]
     return Report(checks, severe, list(dict.fromkeys(placed)), runs, about, fails, time.perf_counter() - start)
+
+
+def worked_patients(root: Path | None) -> Path | None:
+    """The worked patients of the project, where they are there and its own knowledge base is meant; else None."""
+    folder = HOME / "tests" / "patients"
+    return folder if root is None and folder.is_dir() else None
 
 
 def listing(profile: Path | None = None) -> str:
