@@ -18,9 +18,9 @@ import pytest
 import kbtool
 from kbtool.checks import modules, reasoning, rules, shapes, traceability
 from kbtool.checks.model import Context, Finding, Group
-from kbtool.witness import AS_OF
 from kbtool.knowledge import HOME, Knowledge
 from kbtool.namespaces import CG, local_name
+from kbtool.witness import AS_OF
 
 BAD = sorted((Path(__file__).parent / "bad_checks" / "knowledge").glob("*.ru"))
 CASES = Path(__file__).parent / "patients"
