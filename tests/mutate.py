@@ -49,8 +49,8 @@ AIM = 0.95
 LIMIT = 30.0
 """Seconds after which a mutant is given up as killed: the knowledge as it is takes two for all golden cases."""
 
-STAGES = (10, 60)
-"""Golden cases that are tried before all others; the ones that a mutant concerns most come first."""
+STAGES = (10, 50, 110, 200)
+"""After how many golden cases it is looked whether one has killed; the ones that a mutant concerns most come first."""
 
 Term = Any
 
@@ -108,7 +108,8 @@ def run(mutant: Mutant) -> Outcome:
         except (KnowledgeError, CriterionError) as error:
             return Outcome("stillborn", how=str(error))
     order = ranked(mutant.about)
-    for some in (order[: STAGES[0]], order[STAGES[0] : STAGES[1]], order[STAGES[1] :]):
+    for start, end in pairwise((0, *STAGES, len(order))):
+        some = order[start:end]
         try:
             for case, answer in answers(knowledge, some):
                 found = differences(answer, case.expected)
@@ -234,8 +235,13 @@ def mutants() -> dict[str, Mutant]:
     return found
 
 
+def _written(number: Decimal) -> set[str]:
+    """The ways in which a fact may state a number."""
+    return {f"{number:f}", f"{number.normalize():f}", f"{number.normalize():f}.0"}
+
+
 def _replaced(kind: str, name: str, number: Number, quad: ox.Quad, about: Iterable[str] = ()) -> Mutant:
-    terms = frozenset({text(number.quad.subject), *about})
+    terms = frozenset({text(number.quad.subject), *_written(number.value), *about})
     return Mutant(kind, name, terms, {number.file: [number.quad]}, {number.file: [quad]})
 
 
@@ -246,8 +252,7 @@ def _valued(number: Number, value: Decimal) -> ox.Quad:
 
 def _changed(kind: str, number: Number, value: Decimal, about: Iterable[str] = ()) -> Mutant:
     name = f"{number.name} {local_name(number.quad.predicate.value)} {number.value} -> {value.normalize():f}"
-    near = {form for n in (number.value, value) for form in (f"{n:f}", f"{n.normalize():f}", f"{n.normalize():f}.0")}
-    return _replaced(kind, name, number, _valued(number, value), {*about, *near})
+    return _replaced(kind, name, number, _valued(number, value), {*about, *_written(value)})
 
 
 _FLIPPED = {"minInclusive": "minExclusive", "maxInclusive": "maxExclusive"}

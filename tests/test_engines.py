@@ -470,14 +470,14 @@ def sample(kb: kbtool.KnowledgeBase, every: int, generated: int) -> list[Patient
 
 def test_what_is_unknown_can_be_made_certain_by_what_it_needs(kb: kbtool.KnowledgeBase) -> None:
     prober = Prober(kb.knowledge, AS_OF)
-    subjects = prober.subjects(sample(kb, 14, 8))
+    subjects = prober.subjects(sample(kb, 22, 8))
     assert sum(len(s.unknown) for s in subjects) > 200
     assert prober.unfilled(subjects, seeded(SEED)) == []
 
 
 def test_what_is_neither_certain_nor_unknown_cannot_be_made_certain(kb: kbtool.KnowledgeBase) -> None:
     prober = Prober(kb.knowledge, AS_OF)
-    assert prober.missed(prober.subjects(sample(kb, 14, 8)), seeded(SEED), 5) == []
+    assert prober.missed(prober.subjects(sample(kb, 22, 8)), seeded(SEED), 5) == []
 
 
 def test_second_guideline_knows_what_it_does_not_know() -> None:
