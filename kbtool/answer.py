@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+KINDS = {
+    "Recommendation": "recommendations",
+    "Prohibition": "prohibitions",
+    "Assessment": "assessments",
+    "Caution": "cautions",
+}
+"""The part of an answer that is about each kind of rule."""
+
 _FACT_PROPERTIES = ("value", "unit", "time", "dailyDose", "start", "end", "onset", "doseSince", "phase", "state", "course")
 
 
@@ -51,6 +59,16 @@ class PatientResult:
     def refused(self) -> list[Json]:
         """Why nothing was derived for the patient; empty where it was."""
         return list(self.data.get("refused", []))
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every fact of the patient was accepted: nothing refused, nothing set aside."""
+        return not self.refused and not self.data["setAside"]
+
+    def state(self, rule: str) -> str | None:
+        """The status or state of a rule, by its IRI; None where nothing was derived about it."""
+        entries = (entry for kind in KINDS.values() for entry in self.data[kind])
+        return next((str(e.get("status") or e.get("state")) for e in entries if e["iri"] == rule), None)
 
     def _with_status(self, status: str) -> list[str]:
         return [r["name"] for r in self.data["recommendations"] if r["status"] == status]
@@ -103,7 +121,7 @@ class PatientResult:
         """Why a rule speaks or does not, and what would change that, as text. Raises NoSuchRuleError, a KeyError."""
         from kbtool.explain_text import render
 
-        return render(self.patient, self.why(name), self._explainer().labels)
+        return render(self.patient, self.why(name), self._explainer().knowledge.labels_by_name)
 
     def why(self, name: str) -> Json:
         """The explanation of one rule as JSON, see `explain.Explainer.explain`. Raises NoSuchRuleError, a KeyError."""

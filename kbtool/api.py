@@ -52,7 +52,7 @@ class Result(Mapping[str, PatientResult]):
     @property
     def conforms(self) -> bool:
         """Whether every fact was accepted: no patient refused, nothing set aside, nothing without a patient."""
-        return not self.unassigned and not any(p.data.get("refused") or p.data["setAside"] for p in self.patients.values())
+        return not self.unassigned and all(p.accepted for p in self.patients.values())
 
     def to_json(self) -> Json:
         """All answers in the schema of `kbtool assess --format json`."""

@@ -70,17 +70,14 @@ class Changes:
         kept = list(self.nodes)
         order = sorted(kept, key=lambda node: (node in preferred, self.nodes.index(node)))
         while True:
-            fewer = [[n for n in kept if n != out] for out in order if out in kept]
-            spared = [
-                out for out, result in zip([o for o in order if o in kept], self._with_only(fewer), strict=True) if same(result)
-            ]
+            outs = [out for out in order if out in kept]
+            results = self._with_only([n for n in kept if n != out] for out in outs)
+            spared = [out for out, result in zip(outs, results, strict=True) if same(result)]
             if not spared:
                 return kept
             together = [n for n in kept if n not in spared]
-            if len(spared) > 1 and same(next(iter(self._with_only([together])))):
-                kept = together
-            else:
-                kept = [n for n in kept if n != spared[0]]
+            all_at_once = len(spared) > 1 and same(self._with_only([together])[0])
+            kept = together if all_at_once else [n for n in kept if n != spared[0]]
 
     def smallest(self, wanted: Sequence[Wanted], done: Callable[[PatientResult], bool]) -> Change | None:
         """The smallest change, among those that were tried, after which an answer is as it should be; None where none was found.
@@ -91,7 +88,7 @@ class Changes:
         for start in range(0, len(ranked), 40):
             some = ranked[start : start + 40]
             for edits, result in zip(some, self._assess([self._edited(n, e) for n, e in enumerate(some)]), strict=True):
-                if not result.refused and not result.data["setAside"] and done(result):
+                if result.accepted and done(result):
                     return self._minimal(edits, done)
         return None
 
@@ -223,7 +220,7 @@ class Changes:
         values = [q.object for q in self.store.quads_for_pattern(node, ox.NamedNode(test.prop), None, None)]
         if isinstance(test, Value):
             return any(str(value) == test.value for value in values)
-        return any(self.ways.inside(text(value), test) for value in values)
+        return any(test.holds(Decimal(text(value))) for value in values)
 
     def _objects(self, node: Node, prop: ox.NamedNode) -> list[Node]:
         quads = self.store.quads_for_pattern(node, prop, None, None)

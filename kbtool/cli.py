@@ -15,9 +15,9 @@ from kbtool import __version__, cli_knowledge, engine
 from kbtool.api import KnowledgeBase, document, load
 from kbtool.cli_common import Ontology, Quiet, errors, fail
 from kbtool.facts import FORMAT_NAMES, Facts, FactsError, Reader, sources
-from kbtool.namespaces import local_name
 
 if TYPE_CHECKING:
+    from kbtool.answer import PatientResult
     from kbtool.explain import Explainer
 
 app = typer.Typer(
@@ -126,8 +126,6 @@ def assess(
 
     Example: kbtool assess patient.ttl --as-of 2026-02-10T12:00:00Z
     """
-    from kbtool import explain as explaining
-
     with errors():
         kb = load(ontology)
         moment = engine.parse_as_of(as_of)
@@ -135,10 +133,14 @@ def assess(
         if not len(read) and not read.strays and not broken:
             fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
         if format is AnswerFormat.html:
-            clean = _report(kb, explaining.explainers(kb.knowledge, read, moment, strict=strict), moment.value, read.strays)
+            from kbtool.explain import explainers
+
+            clean = _report(kb, explainers(kb.knowledge, read, moment, strict=strict), moment.value, read.strays)
             raise typer.Exit(2 if broken else 0 if clean else 1)
         if explain:
-            results = explaining.explained(kb.knowledge, read, moment, strict=strict)
+            from kbtool.explain import explained
+
+            results = explained(kb.knowledge, read, moment, strict=strict)
         else:
             results = engine.assess(kb.knowledge, read, moment, strict=strict, progress=_progress(quiet, len(read)))
         clean = _print(kb, moment.value, results, read.strays, format)
@@ -154,7 +156,7 @@ def _report(kb: KnowledgeBase, explainers: Iterable[Explainer], as_of: str, stra
     def watched() -> Iterator[Explainer]:
         nonlocal clean
         for explainer in explainers:
-            clean &= not explainer.result.refused and not explainer.result.data["setAside"]
+            clean &= explainer.result.accepted
             yield explainer
 
     for piece in render(kb.knowledge, watched(), as_of, kb.about, strays):
@@ -167,7 +169,7 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
     clean = not strays
     out = sys.stdout
     empty = document(kb.about, as_of, [], strays)
-    labels = {local_name(iri): label for iri, label in kb.knowledge.labels.items()}
+    labels = kb.knowledge.labels_by_name
     if format is AnswerFormat.text:
         from kbtool.answer import statement_texts
         from kbtool.text import patient_lines, render
@@ -176,7 +178,7 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
         head, tail = render(empty | {"unassigned": []}, labels, statements), render(empty, labels, statements)
         out.write(head + "\n")
         for result in results:
-            clean &= not result.refused and not result.data["setAside"]
+            clean &= result.accepted
             out.write("\n".join(patient_lines(result.data, labels, statements)) + "\n")
             if "explanations" in result.data:
                 from kbtool.explain_text import render as render_why
@@ -190,24 +192,32 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
         head, tail = json.dumps(empty, indent=1, ensure_ascii=False).split('"patients": []')
         out.write(head + '"patients": [')
         for number, result in enumerate(results):
-            clean &= not result.refused and not result.data["setAside"]
+            clean &= result.accepted
             out.write((",\n" if number else "\n") + json.dumps(result.data, indent=1, ensure_ascii=False))
         out.write("]" + tail + "\n")
     else:
         prefixes = {"cg": "https://w3id.org/kbtool/cg/"}
         for result in results:
-            clean &= not result.refused and not result.data["setAside"]
+            clean &= result.accepted
             text = ox.serialize(
                 sorted((q.triple for q in result.triples), key=str), format=ox.RdfFormat.TURTLE, prefixes=prefixes
             )
             out.write((text or b"").decode() + "\n")
-            for violation in result.refused:
-                typer.echo(f"kbtool: {result.patient} refused: {violation['message']}", err=True)
-            for violation in result.data["setAside"]:
-                typer.echo(f"kbtool: {result.patient}: set aside: {violation['message']}", err=True)
-        for node in strays:
-            typer.echo(f"kbtool: {node}: belongs to no patient and was not read", err=True)
+            _tell(result)
+        _tell_strays(strays)
     return clean
+
+
+def _tell(result: PatientResult) -> None:
+    """Say on standard error what of a patient's facts was not accepted, where the output itself does not say it."""
+    for title, violations in (("refused", result.refused), ("set aside", result.data["setAside"])):
+        for violation in violations:
+            typer.echo(f"kbtool: {result.patient}: {title}: {violation['message']}", err=True)
+
+
+def _tell_strays(strays: list[str]) -> None:
+    for node in strays:
+        typer.echo(f"kbtool: {node}: belongs to no patient and was not read", err=True)
 
 
 @app.command()
@@ -315,15 +325,18 @@ def explain(
         read, broken = _read(kb, [facts], input_format)
         if not len(read) and not broken:
             fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
-        labels = {local_name(iri): label for iri, label in kb.knowledge.labels.items()}
+        if format is Format.turtle and name is None:
+            fail("a graph explains one rule; name it, or take --format json")
+        labels = kb.knowledge.labels_by_name
         found: list[dict[str, Any]] = []
-        clean = True
+        clean = not read.strays
+        _tell_strays(read.strays)
         for explainer in explaining.explainers(kb.knowledge, read, moment):
             result = explainer.result
-            clean &= not result.refused and not result.data["setAside"]
+            clean &= result.accepted
+            _tell(result)
             if result.refused:
-                for violation in result.refused:
-                    typer.echo(f"kbtool: {result.patient}: refused, so that nothing is derived: {violation['message']}", err=True)
+                typer.echo(f"kbtool: {result.patient}: nothing is derived, so that there is nothing to explain", err=True)
                 continue
             try:
                 said = explainer.explain(name) if name else None

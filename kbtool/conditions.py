@@ -177,11 +177,14 @@ class Judge:
         if not numbers:
             return self._plain(words, False, test.prop, x)
         number = numbers[0]
-        inside = all(_HOLDS[facet](number, Decimal(limit)) for facet, limit in test.limits)
-        met = inside != test.complement
         distance = min(abs(number - Decimal(limit)) for _, limit in test.limits)
         return Condition(
-            words, Truth.true if met else Truth.false, threshold=test.datatype or None, value=number, distance=distance, unit=unit
+            words,
+            Truth.true if test.holds(number) else Truth.false,
+            threshold=test.datatype or None,
+            value=number,
+            distance=distance,
+            unit=unit,
         )
 
     def _plain(self, words: str, met: bool, prop: str, x: Node) -> Condition:
@@ -231,11 +234,3 @@ def _of_class(condition: Condition) -> bool:
 def _met(condition: Condition) -> int:
     """How many of the conditions in a tree are met."""
     return sum(part.truth is Truth.true for part in condition.walk())
-
-
-_HOLDS = {
-    "minInclusive": Decimal.__ge__,
-    "minExclusive": Decimal.__gt__,
-    "maxInclusive": Decimal.__le__,
-    "maxExclusive": Decimal.__lt__,
-}

@@ -10,9 +10,11 @@ evaluated badly by most engines.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import product
 
 import pyoxigraph as ox
@@ -22,6 +24,7 @@ from kbtool.namespaces import CG, OWL, RDF, RDFS, XSD, local_name
 Term = ox.NamedNode | ox.BlankNode
 
 _FACETS = {"minInclusive": ">=", "minExclusive": ">", "maxInclusive": "<=", "maxExclusive": "<"}
+_TESTS = {"minInclusive": operator.ge, "minExclusive": operator.gt, "maxInclusive": operator.le, "maxExclusive": operator.lt}
 
 
 class CriterionError(Exception):
@@ -43,6 +46,11 @@ class Range:
     limits: tuple[tuple[str, str], ...]
     complement: bool
     datatype: str
+
+    def holds(self, number: Decimal) -> bool:
+        """Whether a number lies in the range."""
+        within = all(_TESTS[facet](number, Decimal(limit)) for facet, limit in self.limits)
+        return within != self.complement
 
 
 @dataclass(frozen=True)

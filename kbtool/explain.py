@@ -17,7 +17,7 @@ from typing import Any
 import pyoxigraph as ox
 
 from kbtool import engine
-from kbtool.answer import PatientResult, rule_book
+from kbtool.answer import KINDS, PatientResult, rule_book
 from kbtool.changes import Changes
 from kbtool.conditions import Condition, Judge, Truth
 from kbtool.facts import Facts, PatientFacts
@@ -27,12 +27,6 @@ from kbtool.words import Words
 
 Json = dict[str, Any]
 
-KINDS = {
-    "Recommendation": "recommendations",
-    "Prohibition": "prohibitions",
-    "Assessment": "assessments",
-    "Caution": "cautions",
-}
 _PLAIN = {"recommended": "It applies and nothing stands against it.", "holds": "Its criterion is met."}
 NOT_GIVEN = "not given"
 """The status of a rule about which nothing was derived."""
@@ -51,11 +45,7 @@ class NoSuchRuleError(KeyError):
 
 def state_of(result: PatientResult, rule: str) -> str:
     """The status or state of a rule in an answer, `not given` where there is none."""
-    for kind in KINDS.values():
-        for entry in result.data[kind]:
-            if entry["iri"] == rule:
-                return str(entry.get("status") or entry.get("state"))
-    return NOT_GIVEN
+    return result.state(rule) or NOT_GIVEN
 
 
 @dataclass(frozen=True)
@@ -89,12 +79,11 @@ class Explainer:
         engine.derive(store, knowledge, [record])
         self.store, self.judge = store, Judge(self.words, store)
         (self.result,) = engine.read(store, knowledge, [record], checked)
-        self.changes = Changes(knowledge, record, as_of, store)
 
     @cached_property
-    def labels(self) -> dict[str, str]:
-        """The labels of terms by local name."""
-        return {local_name(iri): label for iri, label in self.knowledge.labels.items()}
+    def changes(self) -> Changes:
+        """Variants of the patient, to try."""
+        return Changes(self.knowledge, self.record, self.as_of, self.store)
 
     def rule(self, name: str) -> str:
         """The IRI of a rule by its name, identifier or IRI. Raises NoSuchRuleError."""
@@ -162,13 +151,18 @@ class Explainer:
                     what = {"name": entry.get("name") or entry["id"], "label": entry["label"], "status": state}
                     found.setdefault(need, []).append((urgency, what))
         order = {r["name"]: n for n, r in enumerate(self.result.data["recommendations"])}
-        ranked = []
+        labels, ranked = self.knowledge.labels_by_name, []
         for need, hanging in found.items():
             earliest = min((order.get(what["name"], len(order)) for _, what in hanging), default=0)
             worst = min(urgency for urgency, _ in hanging)
             ranked.append(((worst, earliest, -len(hanging), need), need, [what for _, what in hanging]))
         return [
-            {"name": need, "label": self.labels.get(need, need), "measuredBy": measured.get(need), "couldChange": hanging}
+            {
+                "name": need,
+                "label": labels.get(need, need),
+                "measuredBy": measured.get(need),
+                "couldChange": hanging,
+            }
             for _, need, hanging in sorted(ranked, key=lambda item: item[0])
         ]
 

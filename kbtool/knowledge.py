@@ -16,7 +16,7 @@ from pathlib import Path
 import pyoxigraph as ox
 
 from kbtool.criteria import Criteria, Update
-from kbtool.namespaces import CG, OWL, RDF, RDFS, SKOS, VANN, text
+from kbtool.namespaces import CG, OWL, RDF, RDFS, SKOS, VANN, local_name, text
 from kbtool.shapes import CompiledConstraint, compile_shapes
 
 _PACKAGED = Path(__file__).parent / "knowledge_base"
@@ -125,6 +125,11 @@ class Knowledge:
         return cls(graph, first, version, digest.hexdigest(), modules, shapes, steps, _runtime(graph, queries))
 
     @cached_property
+    def criteria(self) -> Criteria:
+        """Every criterion, parsed."""
+        return Criteria.read(self.graph)
+
+    @cached_property
     def labels(self) -> dict[str, str]:
         """The preferred label of every term, by IRI."""
         quads = self.graph.quads_for_pattern(None, SKOS["prefLabel"], None, None)
@@ -133,6 +138,11 @@ class Knowledge:
             for q in quads
             if isinstance(q.object, ox.Literal) and isinstance(q.subject, ox.NamedNode)
         }
+
+    @cached_property
+    def labels_by_name(self) -> dict[str, str]:
+        """The preferred label of every term, by the local name that answers use."""
+        return {local_name(iri): label for iri, label in self.labels.items()}
 
     @cached_property
     def prefixes(self) -> dict[str, str]:

@@ -18,7 +18,8 @@ import jinja2
 import pyoxigraph as ox
 from markupsafe import Markup
 
-from kbtool.explain import KINDS, Explainer
+from kbtool.answer import KINDS
+from kbtool.explain import Explainer
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, DCTERMS, PROV, RDF, SKOS, local_name, text
 from kbtool.scales import Scales
@@ -98,7 +99,7 @@ class _Page:
     def __init__(self, knowledge: Knowledge, as_of: str) -> None:
         self.knowledge, self.as_of = knowledge, datetime.fromisoformat(as_of)
         self.scales = Scales(knowledge)
-        self.labels = {local_name(iri): label for iri, label in knowledge.labels.items()}
+        self.labels = knowledge.labels_by_name
         self.steps = sorted(knowledge.instances(CG["Step"]), key=lambda step: int(knowledge.value(step, CG["position"]) or 99))
 
     def patient(self, explainer: Explainer, name: str) -> Json:

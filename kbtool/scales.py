@@ -78,7 +78,7 @@ class Scales:
                 "label": self.words.label(datatype) if datatype else "",
                 "owner": owner,
                 "style": self.owners.index(owner),
-                "inside": self.ways.inside(value if basis == unit else (value + offset) * factor, threshold.test),
+                "inside": threshold.test.holds(value if basis == unit else (value + offset) * factor),
             }
             limits.append((min(found), limit))
             for number in found:

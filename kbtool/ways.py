@@ -6,7 +6,6 @@ concerns, and one number stands for each cell: each threshold itself, and the mi
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -14,14 +13,13 @@ from itertools import islice, pairwise, product
 
 import pyoxigraph as ox
 
-from kbtool.criteria import Both, Criteria, Either, Expression, Named, OneOf, Range, Some, Value
+from kbtool.criteria import Both, Either, Expression, Named, OneOf, Range, Some, Value
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDFS, local_name
 
 MOST_WAYS = 4000
 """How many combinations of ways are looked at for one criterion before the search is given up."""
 
-_HOLDS = {"minInclusive": operator.ge, "minExclusive": operator.gt, "maxInclusive": operator.le, "maxExclusive": operator.lt}
 _BASES = {
     "Finding": "hasFinding",
     "Medication": "hasMedication",
@@ -56,8 +54,7 @@ class Ways:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
-        ordered = Criteria.read(knowledge.graph).ordered
-        self.criteria = {c.iri: c.expression for c in ordered}
+        self.criteria = {c.iri: c.expression for c in knowledge.criteria.ordered}
         self.met: dict[str, list[Way]] = {}
         scopes = sorted(o for s in knowledge.modules for o in knowledge.values(s, CG["scope"]))
         ways = self.ways(Named(scopes[0])) if scopes else []
@@ -181,14 +178,9 @@ class Ways:
             tested = number
             if name != prop:
                 tested = (number + offset) * factor if name == "canonicalValue" else number / factor - offset
-            if not self.inside(tested, test):
+            if not test.holds(tested):
                 return False
         return True
-
-    def inside(self, number: Decimal | str, test: Range) -> bool:
-        """Whether a number lies in a range."""
-        within = all(_HOLDS[facet](Decimal(number), Decimal(limit)) for facet, limit in test.limits)
-        return within != test.complement
 
     def ranges(self, needs: Iterable[Need]) -> dict[str, list[Range]]:
         """The numeric tests of facts, by the class of the fact."""

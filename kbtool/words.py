@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kbtool.criteria import Both, Criteria, Either, Expression, Named, OneOf, Range, Some, Value
+from kbtool.criteria import Both, Either, Expression, Named, OneOf, Range, Some, Value
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, DCTERMS, RDFS, XSD, local_name
 
@@ -27,7 +27,7 @@ class Words:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
-        self.criteria = {c.iri: c for c in Criteria.read(knowledge.graph).ordered}
+        self.criteria = {c.iri: c for c in knowledge.criteria.ordered}
 
     def label(self, iri: str) -> str:
         """The label of a term, or its local name."""

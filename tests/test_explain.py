@@ -309,6 +309,30 @@ def test_a_patient_who_is_refused_or_out_of_scope() -> None:
     assert code == 2
 
 
+def test_what_was_not_accepted_is_told() -> None:
+    aside = next(
+        name for name in everybody() if json.loads((FOLDER / f"{name}.expected.json").read_text("utf-8")).get("setAside")
+    )
+    code, said = invoke(str(FOLDER / f"{aside}.ttl"), "StartBaclofen", "--as-of", AS_OF)
+    assert code == 1
+    assert "set aside: " in said
+
+
+def test_facts_without_a_patient_are_told(tmp_path: Path) -> None:
+    stray = "\n<https://example.org/stray> a <https://w3id.org/kbtool/dialysis/Myoclonus> .\n"
+    file = tmp_path / "facts.ttl"
+    file.write_text((FOLDER / "P01.ttl").read_text(encoding="utf-8") + stray, encoding="utf-8")
+    code, said = invoke(str(file), "StartBaclofen", "--as-of", AS_OF)
+    assert code == 1
+    assert "<https://example.org/stray>: belongs to no patient" in said
+
+
+def test_a_graph_needs_a_rule() -> None:
+    code, said = invoke(P01, "--as-of", AS_OF, "--format", "turtle")
+    assert code == 2
+    assert "name it" in said
+
+
 def test_the_answer_explains_itself_in_python() -> None:
     result = kb().assess(P01, as_of=AS_OF)
     assert "BLOCKED" in result["P01"].explain("CorrectHypokalaemia")

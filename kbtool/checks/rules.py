@@ -13,6 +13,7 @@ from itertools import combinations, islice, product
 from typing import Any
 
 from kbtool import engine
+from kbtool.answer import KINDS, PatientResult
 from kbtool.checks.model import Context, Finding
 from kbtool.criteria import Named
 from kbtool.facts import Reader
@@ -37,14 +38,12 @@ class Trial:
     """A patient that was assessed."""
 
     case: Case
-    data: Answer
+    result: PatientResult
 
-    def state(self, kind: str, name: str) -> str | None:
-        """The status or state of a rule: None where it is not among the answers."""
-        for entry in self.data[kind]:
-            if name in (entry.get("name"), entry.get("id")):
-                return str(entry.get("status") or entry.get("state"))
-        return None
+    @property
+    def data(self) -> Answer:
+        """The answer as JSON."""
+        return self.result.data
 
 
 @dataclass
@@ -92,16 +91,18 @@ class _Bench:
         self._answer([*reach.values(), *advise.values(), *attach.values()])
         for rule, question in reach.items():
             if question.found is None:
-                yield self._finding("UnreachableRule", rule, question, "no patient meets its criterion", self._nearest(rule))
+                yield self._finding(
+                    "UnreachableRule", rule, question, f"no patient meets its criterion{_of(question)}", self._nearest(rule)
+                )
         for rule, question in advise.items():
             applying = [t for t in (*question.tried, reach[rule].found) if t and _says("Recommendation", rule)(t)]
             if question.found is None and applying:
-                states = sorted({t.state("recommendations", local_name(rule)) or "" for t in applying})
-                text = f"it applies to patients and is never recommended, always {' or '.join(states)}"
+                states = sorted({t.result.state(rule) or "" for t in applying})
+                text = f"it applies to patients and is never recommended, always {' or '.join(states)}{_of(question)}"
                 yield self._finding("NeverRecommended", rule, question, text, applying[0])
         for rule, question in attach.items():
             if question.found is None:
-                yield self._finding("NeverAttached", rule, question, "no patient is given this caution")
+                yield self._finding("NeverAttached", rule, question, f"no patient is given this caution{_of(question)}")
 
     def conflicts(self) -> Iterator[Finding]:
         """Recommendations that are recommended while a prohibition of their action holds."""
@@ -133,8 +134,8 @@ class _Bench:
             gaps: list[Trial] = []
             overlaps: dict[tuple[str, str], Trial] = {}
             for trial in question.tried:
-                holding = [m for m in members if trial.state("assessments", local_name(m)) == "holds"]
-                possible = any(trial.state("assessments", local_name(m)) == "possible" for m in members)
+                holding = [m for m in members if trial.result.state(m) == "holds"]
+                possible = any(trial.result.state(m) == "possible" for m in members)
                 if not holding and not possible:
                     gaps.append(trial)
                 for pair in combinations(holding, 2):
@@ -331,9 +332,9 @@ class _Bench:
         self.assessed |= dict.fromkeys(new)
         named = list(new.items())
         for result in engine.assess(self.knowledge, facts, engine.parse_as_of(AS_OF)):
-            if not result.data.get("refused") and not result.data["setAside"]:
+            if result.accepted:
                 text, case = named[int(result.patient.removeprefix(PATIENT))]
-                self.assessed[text] = Trial(case, result.data)
+                self.assessed[text] = Trial(case, result)
         return [self.assessed[text] for text in texts]
 
     @property
@@ -353,9 +354,8 @@ class _Bench:
         related: tuple[str, ...] = (),
     ) -> Finding:
         trial = trial or (question.tried[0] if question and question.tried else None)
-        looked = f" ({len(question.tried)} patients tried)" if question and question.found is None and check[0] in "UN" else ""
         witness = self.patients.turtle(trial.case, f"{PATIENT}witness") if trial else None
-        message = f"{self.context.label(rule)} ({local_name(rule)}): {what}{looked}"
+        message = f"{self.context.label(rule)} ({local_name(rule)}): {what}"
         return Finding(CG[check].value, rule, message, witness=witness, shown=_shown(trial) if trial else None, related=related)
 
     def _values(self, subject: str, *links: str) -> list[str]:
@@ -365,14 +365,16 @@ class _Bench:
         return next(iter(self._values(subject, link)), None)
 
 
-_KEYS = {"Recommendation": "recommendations", "Prohibition": "prohibitions", "Assessment": "assessments", "Caution": "cautions"}
+def _of(question: Question) -> str:
+    """Among how many patients an answer was looked for."""
+    return f" ({len(question.tried)} patients tried)"
 
 
 def _says(kind: str, rule: str, status: str | None = None) -> Callable[[Trial], bool]:
     """Tells whether a rule speaks in an answer: it holds, or its status is the one that is given, or any but undetermined."""
 
     def shows(trial: Trial) -> bool:
-        state = trial.state(_KEYS[kind], local_name(rule))
+        state = trial.result.state(rule)
         if kind == "Recommendation":
             return state == status if status else state not in (None, "undetermined")
         return state == "holds"
@@ -419,7 +421,7 @@ def _value(fact: Fact) -> str:
 def _shown(trial: Trial) -> str:
     """What the engine answers to a patient, in a line for each status; what is only possible is left out."""
     groups: dict[str, list[str]] = {}
-    for kind in _KEYS.values():
+    for kind in KINDS.values():
         for entry in trial.data[kind]:
             state = entry.get("status") or entry["state"]
             if state == "possible":

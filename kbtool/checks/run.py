@@ -36,9 +36,6 @@ _BESIDE = {"ShapeChecks", "ReasonerChecks"}
 """Groups that wait for a process of their own: they run beside the others."""
 
 
-_UNASKED = {"TraceabilityChecks": "no worked patients were given (--cases)"}
-
-
 def check(
     root: Path | None = None,
     *,
@@ -123,16 +120,9 @@ def _run(
                 tell(f"{labels[name]}: {here[name][1]:.1f} s")
         for name in _FUNCTIONS:
             if name not in chosen:
-                yield (
-                    GroupRun(
-                        CG[name].value,
-                        labels[name],
-                        0.0,
-                        "not asked for" if context.cases else _UNASKED.get(name, "not asked for"),
-                        asked=False,
-                    ),
-                    [],
-                )
+                missing = name == "TraceabilityChecks" and not context.cases
+                why = "no worked patients were given (--cases)" if missing else "not asked for"
+                yield GroupRun(CG[name].value, labels[name], 0.0, why, asked=False), []
                 continue
             findings, seconds, reason = beside[name].result() if name in beside else here[name]
             if name in beside:
