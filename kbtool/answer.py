@@ -6,13 +6,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property, partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pyoxigraph as ox
 
+from kbtool.derived import Derived, Entry, FromStore
 from kbtool.facts import PatientFacts
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, DCTERMS, PROV, RDF, RDFS, SKOS, local_name, text
+from kbtool.rows import lexical
 from kbtool.shapes import Violation
 
 if TYPE_CHECKING:
@@ -30,20 +34,28 @@ KINDS = {
 }
 """The part of an answer that is about each kind of rule."""
 
-_FACT_PROPERTIES = ("value", "unit", "time", "dailyDose", "start", "end", "onset", "doseSince", "phase", "state", "course")
+_SHOWN = ("value", "unit", "time", "dailyDose", "start", "end", "onset", "doseSince", "phase", "state", "course")
+_FACT_PROPERTIES = {str(CG[name]): name for name in _SHOWN}
+_TYPE, _REPORTED, _NOT_USED = str(RDF["type"]), str(CG["reportedValue"]), CG["notUsedBecause"].value
+_first = itemgetter(0)
 
 
 @dataclass
 class PatientResult:
     """The answer for one patient.
 
-    data: the answer as JSON, one entry of "patients" in the schema. triples: the derived triples about the patient.
+    data: the answer as JSON, one entry of "patients" in the schema. derived: gives the derived triples about the patient.
     explainer: makes what explains the answer; answers of `kb.assess` have one.
     """
 
     data: Json
-    triples: list[ox.Quad] = field(default_factory=list, repr=False)
+    derived: Callable[[], list[ox.Quad]] = field(default=list, repr=False)
     explainer: Callable[[], Explainer] | None = field(default=None, repr=False)
+
+    @cached_property
+    def triples(self) -> list[ox.Quad]:
+        """The derived triples about the patient."""
+        return self.derived()
 
     @property
     def patient(self) -> str:
@@ -62,8 +74,9 @@ class PatientResult:
 
     @property
     def accepted(self) -> bool:
-        """Whether every fact of the patient was accepted: nothing refused, nothing set aside."""
-        return not self.refused and not self.data["setAside"]
+        """Whether every fact was accepted: nothing refused or set aside, nothing that the guideline knows left unread."""
+        unread = any(entry["matters"] for entry in self.data.get("notRead", ()))
+        return not self.refused and not self.data["setAside"] and not unread
 
     def state(self, rule: str) -> str | None:
         """The status or state of a rule, by its IRI; None where nothing was derived about it."""
@@ -148,12 +161,13 @@ class RuleBook:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
+        self._targets: dict[str, Json] = {}
         self.rules: dict[str, _Rule] = {}
         for kind in ("Recommendation", "Prohibition", "Assessment", "Caution"):
             for iri in knowledge.instances(CG[kind]):
                 self.rules[iri] = self._rule(iri, kind)
         self.statuses = {
-            q.subject: knowledge.value(q.subject.value, SKOS["notation"])
+            q.subject.value: knowledge.value(q.subject.value, SKOS["notation"])
             for q in knowledge.graph.quads_for_pattern(None, CG["statusProperty"], None, None)
             if isinstance(q.subject, ox.NamedNode)
         }
@@ -174,6 +188,22 @@ class RuleBook:
             ]
             for iri in self.rules
         }
+
+    def target(self, iri: str) -> Json:
+        """What a caution is attached to: a rule, a drug, an order or a criterion."""
+        known = self._targets.get(iri)
+        if known is None:
+            rule = self.rules.get(iri)
+            kind = rule.kind.lower() if rule else "criterion"
+            if rule is None:
+                for base in ("Medication", "Order"):
+                    if self._below(iri, CG[base]):
+                        kind = base.lower()
+            known = self._targets[iri] = {"kind": kind, "name": local_name(iri), "iri": iri, "label": self.label(iri)}
+        return known
+
+    def _below(self, iri: str, base: ox.NamedNode) -> bool:
+        return bool(self.knowledge.graph.query(f"ASK {{ <{iri}> <{RDFS['subClassOf'].value}>+ {base} }}"))
 
     def label(self, iri: str) -> str:
         """The label of a term, or its local name."""
@@ -298,15 +328,19 @@ def read_answers(
     warnings: Mapping[str, list[Violation]],
 ) -> Iterator[PatientResult]:
     """Read the derived answers of each patient of a batch, in the order of the batch."""
+    return read_derived(FromStore(store), knowledge, batch, set_aside, refused, warnings)
+
+
+def read_derived(
+    derived: Derived,
+    knowledge: Knowledge,
+    batch: Iterable[PatientFacts],
+    set_aside: Mapping[str, list[Violation]],
+    refused: Mapping[str, list[Violation]],
+    warnings: Mapping[str, list[Violation]],
+) -> Iterator[PatientResult]:
+    """Read the answers of each patient of a batch out of what was derived, in the order of the batch."""
     book = rule_book(knowledge)
-    answers: dict[Any, dict[str, list[Any]]] = {}
-    of_patient: dict[Any, list[Any]] = {}
-    for quad in store.quads_for_pattern(None, RDF["type"], CG["Answer"], None):
-        entry: dict[str, list[Any]] = {}
-        for each in store.quads_for_pattern(quad.subject, None, None, None):
-            entry.setdefault(local_name(each.predicate.value), []).append(each.object)
-        answers[quad.subject] = entry
-        of_patient.setdefault(entry["ofPatient"][0], []).append(quad.subject)
     for record in batch:
         key = str(record.patient)
         name = record.patient.value if isinstance(record.patient, ox.NamedNode) else key
@@ -314,12 +348,13 @@ def read_answers(
         if key in refused:
             base |= {"inScope": False, "refused": [_violation(v) for v in refused[key]]}
         else:
-            base |= {"inScope": any(True for _ in store.quads_for_pattern(record.patient, CG["inScope"], None, None))}
+            base |= {"inScope": derived.in_scope(record.patient)}
         base["setAside"] = [_violation(v) for v in set_aside.get(key, ())]
         base["warnings"] = [_violation(v) for v in warnings.get(key, ())]
-        mine = of_patient.get(record.patient, [])
-        reader = _Reader(store, book, record, [(node, answers[node]) for node in mine])
-        yield PatientResult(base | reader.read(), reader.triples())
+        base |= {"notRead": record.not_read} if record.not_read else {}
+        base |= {"notNeeded": record.not_needed} if record.not_needed else {}
+        base |= _Reader(derived, book, record).read()
+        yield PatientResult(base, partial(derived.quads, record.patient, book.links))
 
 
 def _violation(violation: Violation) -> Json:
@@ -336,24 +371,33 @@ def _violation(violation: Violation) -> Json:
 class _Reader:
     """Reads the answers of one patient."""
 
-    def __init__(
-        self, store: ox.Store, book: RuleBook, record: PatientFacts, answers: list[tuple[Any, dict[str, list[Any]]]]
-    ) -> None:
-        self.store, self.book, self.record, self.answers = store, book, record, answers
-        self.nodes: dict[Any, dict[str, list[Any]]] = {}
-        for quad in (*record.triples, *record.reported):
-            name = "type" if quad.predicate == RDF["type"] else local_name(quad.predicate.value)
-            self.nodes.setdefault(quad.subject, {}).setdefault(name, []).append(quad.object)
+    def __init__(self, derived: Derived, book: RuleBook, record: PatientFacts) -> None:
+        self.derived, self.book, self.record = derived, book, record
+        self.patient = record.patient.value
+        self.answers = derived.answers(record.patient)
+        self.nodes: dict[str, dict[str, list[str]]] = {}
+        for subject, predicate, value in (*record.rows(), *record.reported_rows()):
+            node = self.nodes.get(subject)
+            if node is None:
+                node = self.nodes[subject] = {}
+            known = node.get(predicate)
+            if known is None:
+                node[predicate] = [value]
+            else:
+                known.append(value)
+        self.facts: dict[str, tuple[tuple[str, str, str], Json]] = {}
 
     def read(self) -> Json:
+        """The answers, in order."""
         cautions = self._cautions()
         by_target: dict[str, list[Json]] = {}
         for caution in cautions:
+            short = {k: caution[k] for k in ("id", "label", "severity", "state", "sources")}
             for target in caution["on"]:
-                by_target.setdefault(target["iri"], []).append(caution)
+                by_target.setdefault(target["iri"], []).append(caution | {"short": short})
         found: dict[str, list[tuple[tuple[Any, ...], Json]]] = {k: [] for k in ("Recommendation", "Prohibition", "Assessment")}
-        for _, entry in self.answers:
-            iri = entry["about"][0].value
+        for entry in self.answers:
+            iri = entry["about"][0]
             rule = self.book.rules[iri]
             if rule.kind in found:
                 found[rule.kind].append(self._entry(rule, iri, entry, by_target.get(iri, [])))
@@ -368,40 +412,27 @@ class _Reader:
             "assumptions": self.book.assumptions if self.answers else [],
         }
 
-    def triples(self) -> list[ox.Quad]:
-        """The short links from the patient to rules, and the answer nodes."""
-        quads = [q for link in self.book.links for q in self.store.quads_for_pattern(self.record.patient, link, None, None)]
-        for node, _ in self.answers:
-            quads += self.store.quads_for_pattern(node, None, None, None)
-        return quads
-
-    def _entry(self, rule: _Rule, iri: str, entry: dict[str, list[Any]], cautions: list[Json]) -> tuple[tuple[Any, ...], Json]:
+    def _entry(self, rule: _Rule, iri: str, entry: Entry, cautions: list[Json]) -> tuple[tuple[Any, ...], Json]:
         status = self.book.statuses[entry["status"][0]]
         data = dict(rule.data)
-        short = [{k: c[k] for k in ("id", "label", "severity", "state", "sources")} for c in cautions]
         conflict = any(c["conflict"] for c in cautions)
-        because = self._facts(entry.get("because", []))
-        needs = sorted({local_name(n.value) for n in entry.get("needs", [])})
         common = {
-            "because": because,
-            "needs": needs,
+            "because": self._facts(entry.get("because", [])),
+            "needs": _names(entry.get("needs", ())),
             "statements": self.book.statements[iri],
             "explainedBy": self.book.explained_by[iri],
-            "cautions": short,
+            "cautions": [c["short"] for c in cautions],
             "conflict": conflict,
         }
         if rule.kind == "Recommendation":
-            data |= {
-                "status": status,
-                **common,
-                "blockedBy": sorted(local_name(n.value) for n in entry.get("blockedBy", [])),
-                "blockedWhile": [
-                    local_name(n) for n in self.book.excluded[iri] if n in {b.value for b in entry.get("blockedBy", [])}
-                ],
-                "openedBy": self._ordered(entry.get("openedBy", [])),
-                "parameters": self._parameters(iri, entry.get("because", []), status),
-                "missingParameters": self.book.missing_parameters[iri],
-            }
+            blocking = entry.get("blockedBy", [])
+            data["status"] = status
+            data |= common
+            data["blockedBy"] = sorted(map(local_name, blocking)) if blocking else []
+            data["blockedWhile"] = [local_name(n) for n in self.book.excluded[iri] if n in blocking] if blocking else []
+            data["openedBy"] = self._ordered(entry.get("openedBy", []))
+            data["parameters"] = self._parameters(iri, entry.get("because", []), status)
+            data["missingParameters"] = self.book.missing_parameters[iri]
             return rule.key, data
         data["state"] = status
         if rule.kind == "Prohibition":
@@ -425,96 +456,90 @@ class _Reader:
         data |= common
         return (not (data["emergency"] and status == "holds"), status != "holds", *rule.key), data
 
-    def _ordered(self, openers: list[Any]) -> list[str]:
-        def key(node: Any) -> tuple[Any, ...]:
-            rule = self.book.rules.get(node.value)
-            return rule.key if rule else (99, 99, node.value)
+    def _ordered(self, openers: list[str]) -> list[str]:
+        def key(node: str) -> tuple[Any, ...]:
+            rule = self.book.rules.get(node)
+            return rule.key if rule else (99, 99, node)
 
-        return [local_name(node.value) for node in sorted(openers, key=key)]
+        return [local_name(node) for node in sorted(openers, key=key)]
 
     def _cautions(self) -> list[Json]:
         found = []
-        for _, entry in self.answers:
-            rule = self.book.rules[entry["about"][0].value]
+        for entry in self.answers:
+            rule = self.book.rules[entry["about"][0]]
             if rule.kind != "Caution":
                 continue
             state = self.book.statuses[entry["status"][0]]
-            on = [self._target(t) for t in sorted(entry.get("attachedTo", []), key=str)]
+            on = [self._target(t) for t in sorted(entry.get("attachedTo", ()))]
             holds = state == "holds"
-            data = dict(rule.data) | {
-                "state": state,
-                "conflict": holds and bool(rule.severity["conflict"]) and any(t["kind"] != "patient" for t in on),
-                "on": on,
-                "because": self._facts(entry.get("because", [])),
-                "needs": sorted({local_name(n.value) for n in entry.get("needs", [])}),
-            }
+            data = dict(rule.data)
+            data["state"] = state
+            data["conflict"] = holds and bool(rule.severity["conflict"]) and any(t["kind"] != "patient" for t in on)
+            data["on"] = on
+            data["because"] = self._facts(entry.get("because", []))
+            data["needs"] = _names(entry.get("needs", ()))
             found.append(((not holds, *rule.key), data))
         return [data for _, data in sorted(found, key=lambda item: item[0])]
 
-    def _target(self, node: Any) -> Json:
-        if node == self.record.patient:
-            return {"kind": "patient", "name": "patient", "iri": self.record.patient.value, "label": "the patient"}
-        rule = self.book.rules.get(node.value)
-        kind = rule.kind.lower() if rule else "criterion"
-        if rule is None:
-            for base in ("Medication", "Order"):
-                if self._below(node, CG[base]):
-                    kind = base.lower()
-        return {"kind": kind, "name": local_name(node.value), "iri": node.value, "label": self.book.label(node.value)}
+    def _target(self, node: str) -> Json:
+        if node == self.patient:
+            return {"kind": "patient", "name": "patient", "iri": node, "label": "the patient"}
+        return self.book.target(node)
 
-    def _below(self, node: Any, base: ox.NamedNode) -> bool:
-        return bool(self.store.query(f"ASK {{ {node} <{RDFS['subClassOf'].value}>+ {base} }}"))
-
-    def _parameters(self, iri: str, because: list[Any], status: str | None) -> list[Json]:
-        shown = []
+    def _parameters(self, iri: str, because: list[str], status: str | None) -> list[Json]:
+        shown: list[Json] = []
         for parameter in self.book.parameters[iri]:
-            data = dict(parameter)
-            computed = data.pop("computedFrom", None)
+            computed = parameter.get("computedFrom")
             if computed is not None:
                 if status not in ("recommended", "blocked"):
                     continue
-                values = [
-                    text(q.object)
-                    for fact in because
-                    for q in self.store.quads_for_pattern(fact, ox.NamedNode(computed), None, None)
-                ]
+                values = [value for fact in because for value in self.derived.values(fact, computed)]
                 if not values:
                     continue
-                data["value"] = sorted(values)[0]
-            shown.append(data)
+                parameter = {k: v for k, v in parameter.items() if k != "computedFrom"} | {"value": sorted(values)[0]}
+            shown.append(parameter)
         return shown
 
-    def _facts(self, nodes: list[Any]) -> list[Json]:
-        return sorted((self.fact(node) for node in dict.fromkeys(nodes)), key=lambda f: (f["name"], f.get("time", ""), f["fact"]))
+    def _facts(self, nodes: list[str]) -> list[Json]:
+        if len(nodes) < 2:
+            return [self._fact(node)[1] for node in nodes]
+        return [fact for _, fact in sorted(map(self._fact, dict.fromkeys(nodes)), key=_first)]
 
-    def fact(self, node: Any) -> Json:
-        """A fact as reported: class, value and unit as text, times, dose."""
-        known = self.nodes.get(node)
-        data: Json = {"fact": node.value}
+    def _fact(self, node: str) -> tuple[tuple[str, str, str], Json]:
+        known = self.facts.get(node)
         if known is None:
-            return data | self._derived(node)
-        types = [t.value for t in known.get("type", []) if isinstance(t, ox.NamedNode) and t.value in self.book.knowledge.labels]
-        data |= {"name": local_name(types[0]) if types else "", "label": self.book.label(types[0]) if types else ""}
-        for prop in _FACT_PROPERTIES:
-            if prop in known:
-                values = [v.value if isinstance(v, ox.Literal) else local_name(v.value) for v in known[prop]]
-                data[prop] = ", ".join(sorted(values))
-        if "reportedValue" in known:
-            data["value"] = known["reportedValue"][0].value
+            fact = self.fact(node)
+            known = self.facts[node] = (fact["name"], fact.get("time", ""), fact["fact"]), fact
+        return known
+
+    def fact(self, node: str) -> Json:
+        """A fact as reported: class, value and unit as text, times, dose."""
+        known = self.nodes.get(f"<{node}>")
+        data: Json = {"fact": node}
+        if known is None:
+            return data | self._computed(node)
+        labels = self.book.knowledge.labels
+        kind = next((t[1:-1] for t in known.get(_TYPE, ()) if t[0] == "<" and t[1:-1] in labels), None)
+        data["name"] = local_name(kind) if kind else ""
+        data["label"] = labels[kind] if kind else ""
+        for prop, name in _FACT_PROPERTIES.items():
+            values = known.get(prop)
+            if values is not None:
+                shown = [lexical(v) if v[0] == '"' else local_name(lexical(v)) for v in values]
+                data[name] = shown[0] if len(shown) == 1 else ", ".join(sorted(shown))
+        if _REPORTED in known:
+            data["value"] = lexical(known[_REPORTED][0])
         return data
 
-    def _derived(self, node: Any) -> Json:
-        found: dict[str, list[Any]] = {}
-        for quad in self.store.quads_for_pattern(node, None, None, None):
-            found.setdefault(quad.predicate.value, []).append(quad.object)
+    def _computed(self, node: str) -> Json:
+        found = self.derived.statements(node)
         inputs = found.get(PROV["wasDerivedFrom"].value, [])
-        kinds = [t.value for t in found.get(RDF["type"].value, []) if self.book.knowledge.value(t.value, CG["canonicalUnit"])]
-        value = found.get(CG["value"].value, [ox.Literal("")])[0].value
+        kinds = [kind for kind in found.get(RDF["type"].value, ()) if self.book.knowledge.value(kind, CG["canonicalUnit"])]
         return {
             "name": local_name(kinds[0]) if kinds else "",
             "label": self.book.label(kinds[0]) if kinds else "",
-            "value": _plain(value),
-            "unit": found.get(CG["unit"].value, [ox.Literal("")])[0].value,
+            "value": ", ".join(map(_plain, sorted(found.get(CG["value"].value, ()), key=Decimal))),
+            "unit": found.get(CG["unit"].value, [""])[0],
             "derivedFrom": self._facts(inputs),
         }
 
@@ -530,11 +555,17 @@ class _Reader:
 
     def _not_used(self) -> list[Json]:
         found = []
-        for node in self.nodes:
-            for quad in self.store.quads_for_pattern(node, CG["notUsedBecause"], None, None):
-                reason = text(quad.object)
-                found.append(self.fact(node) | {"reason": local_name(reason), "reasonLabel": self.book.label(reason)})
+        values = self.derived.values
+        for token in self.nodes:
+            node = token[1:-1]
+            for reason in values(node, _NOT_USED) if token[0] == "<" else ():
+                fact = self._fact(node)[1] | {"reason": local_name(reason), "reasonLabel": self.book.label(reason)}
+                found.append(fact)
         return sorted(found, key=lambda f: (f["name"], f.get("time", ""), f["reason"]))
+
+
+def _names(needs: Iterable[str]) -> list[str]:
+    return sorted({local_name(need) for need in needs}) if needs else []
 
 
 def _plain(number: str) -> str:

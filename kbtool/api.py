@@ -16,7 +16,7 @@ from kbtool import engine
 from kbtool.answer import Json, PatientResult
 from kbtool.facts import FORMAT_NAMES, Facts, FactsError, PatientFacts, Reader, sources
 from kbtool.knowledge import Knowledge
-from kbtool.namespaces import text
+from kbtool.namespaces import CG, text
 
 if TYPE_CHECKING:
     from kbtool.explain import Explainer
@@ -81,10 +81,10 @@ class KnowledgeBase:
     def read(self, *facts: Any, format: str | None = None) -> Facts:
         """Read facts from paths (files and folders), bytes or rdflib graphs.
 
-        format: for bytes, one of turtle, json-ld, n-triples, rdf-xml; guessed where not given.
+        format: for bytes, one of turtle, json-ld, n-triples, rdf-xml, fhir; guessed where not given.
         Raises FactsError where a source cannot be read.
         """
-        reader = Reader()
+        reader = Reader(vocabulary=self.knowledge.graph)
         kind = FORMAT_NAMES[format] if format else None
         for source in facts:
             if isinstance(source, bytes):
@@ -130,23 +130,32 @@ class KnowledgeBase:
 
         report: is told of every fact that was refused, set aside or not read. Raises FactsError and AsOfError.
         """
-        told = report or (lambda _: None)
         moment = engine.parse_as_of(as_of)
         read = self.read(*facts, format=format)
         if facts and not len(read):
             raise FactsError("no patient in the facts; a patient is an IRI with `a cg:Patient`")
-        batch = [record for group in read.groups for record in group]
-        store = engine.load_store(self.knowledge, batch, moment, whole=True)
+        store = ox.Store()
+        store.extend(self.knowledge.graph)
+        for line in self.fill(store, read, moment):
+            if report:
+                report(f"kbtool: {line}")
+        return store
+
+    def fill(self, store: ox.Store, facts: Facts, as_of: ox.Literal) -> list[str]:
+        """Add facts and everything derived from them to a store with the knowledge; what was not accepted, a line each."""
+        batch = [record for group in facts.groups for record in group]
+        store.add(ox.Quad(CG["Run"], CG["asOf"], as_of))
+        told = []
         if batch:
+            store.extend(quad for record in batch for quad in record.triples)
             checked = engine.check(store, self.knowledge, batch)
             engine.derive(store, self.knowledge, batch)
             for words, found in (("refused, so that nothing is derived", checked.refused), ("set aside", checked.set_aside)):
-                for patient, violations in found.items():
-                    for violation in violations:
-                        told(f"kbtool: {patient}: {words}: {violation.message}")
-        for node in read.strays:
-            told(f"kbtool: {node}: belongs to no patient and was not read")
-        return store
+                told += [f"{patient}: {words}: {each.message}" for patient, violations in found.items() for each in violations]
+        for record in batch:
+            unread = (entry for entry in record.not_read if entry["matters"])
+            told += [f"{text(record.patient)}: not read: {entry['resource']}: {entry['reason']}" for entry in unread]
+        return told + [f"{node}: belongs to no patient and was not read" for node in facts.strays]
 
 
 def load(path: str | Path | None = None) -> KnowledgeBase:

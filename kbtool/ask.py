@@ -88,7 +88,7 @@ def run(
             result = store.query(_only(result, text, terms), prefixes=prefixes)
         return _write(result, format, prefixes)
     except SyntaxError as error:
-        raise QueryError(f"{name}: {_explain(text, prefixes, error)}") from None
+        raise QueryError(f"{name}: {explained(text, prefixes, error)}") from None
     except (ValueError, OSError, RuntimeError) as error:
         raise QueryError(f"{name}: {error}") from None
 
@@ -111,21 +111,29 @@ def _print(line: str) -> None:
 
 
 def _text(name: str) -> str:
-    """The text of a query, with escaped characters written out: escapes are decoded before a query is parsed, so that a
-    guard which reads the text, or a parser that decodes a little differently, would otherwise see another query."""
     path = _FOLDER / f"{name}.rq"
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
         raise QueryError(f"{name}: no query of this name and no such file; `kbtool query` lists the names")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return plain(path.read_text(encoding="utf-8-sig"))
+    except (UnicodeError, QueryError) as error:
+        raise QueryError(f"{name}: {error if isinstance(error, QueryError) else 'not UTF-8 text'}") from None
+
+
+def plain(text: str) -> str:
+    """The text of a query with escaped characters written out: escapes are decoded before a query is parsed, so that a
+    guard which reads the text, or a parser that decodes a little differently, would otherwise see another query.
+
+    Raises QueryError for an escape that is incomplete, escaped itself, or names no character."""
+    try:
         text = re.sub(r"\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})", lambda m: chr(int(m[1] or m[2], 16)), text)
         text.encode("utf-8")
     except (UnicodeError, ValueError, OverflowError):
-        raise QueryError(f"{name}: not UTF-8 text, or with an escape that names no character") from None
+        raise QueryError("an escape that names no character") from None
     if re.search(r"\\[uU]", text):
-        raise QueryError(f"{name}: an escape that is incomplete, or escaped itself; write the character as it is")
+        raise QueryError("an escape that is incomplete, or escaped itself; write the character as it is")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -155,7 +163,7 @@ def _check(name: str, text: str) -> None:
             waiting.extend(node)
 
 
-def _explain(text: str, prefixes: dict[str, str], error: SyntaxError) -> str:
+def explained(text: str, prefixes: dict[str, str], error: SyntaxError) -> str:
     """Where a query that parses is wrong, and why: rdflib says it in words, Oxigraph says where."""
     from rdflib.plugins.sparql.algebra import translateQuery
     from rdflib.plugins.sparql.parser import parseQuery
@@ -165,7 +173,9 @@ def _explain(text: str, prefixes: dict[str, str], error: SyntaxError) -> str:
     try:
         translateQuery(parseQuery(text), initNs=prefixes)
     except Exception as found:
-        why = str(found)
+        why = why if isinstance(found, OSError) else re.sub(r" +\(at char \d+\), \(line:\d+, col:\d+\)", "", str(found))
+    if "Prefix not found" in why:
+        why = "a prefix that is not declared"
     place = re.match(r"error at (\d+):(\d+)", error.msg)
     return (f"line {place[1]}, column {place[2]}: " if place else "") + textwrap.shorten(why, 160, placeholder=" ...")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pyoxigraph as ox
 import typer
 
-from kbtool import __version__, cli_knowledge, engine
+from kbtool import __version__, cli_cohort, cli_diff, cli_fhir, cli_knowledge, cli_serve, engine
 from kbtool.api import KnowledgeBase, document, load
 from kbtool.cli_common import Ontology, Quiet, errors, fail
 from kbtool.facts import FORMAT_NAMES, Facts, FactsError, Reader, sources
@@ -44,6 +44,7 @@ class AnswerFormat(StrEnum):
     json = "json"
     turtle = "turtle"
     html = "html"
+    fhir = "fhir"
 
 
 class InputFormat(StrEnum):
@@ -53,6 +54,7 @@ class InputFormat(StrEnum):
     json_ld = "json-ld"
     n_triples = "n-triples"
     rdf_xml = "rdf-xml"
+    fhir = "fhir"
 
 
 FactPaths = Annotated[
@@ -83,7 +85,7 @@ def main(
 
 def _read(kb: KnowledgeBase, paths: list[str], kind: InputFormat | None) -> tuple[Facts, bool]:
     """Read all sources; one that is broken is reported and does not stop the others."""
-    reader, broken = Reader(), False
+    reader, broken = Reader(vocabulary=kb.knowledge.graph), False
     forced = FORMAT_NAMES[kind.value] if kind else None
     for path in paths:
         found = sources([path], sys.stdin.buffer, forced)
@@ -121,6 +123,14 @@ def assess(
     ontology: Ontology = None,
     input_format: Input = None,
     quiet: Quiet = False,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="Assess in a SPARQL 1.1 store, in a graph of its own.")
+    ] = None,
+    update_endpoint: Annotated[
+        str | None, typer.Option("--update-endpoint", metavar="URL", help="For updates, where it is not URL/update.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave that graph in the store, and name it.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each request to the store.")] = 120.0,
 ) -> None:
     """Say what to do and what never to do for each patient, with reasons and sources.
 
@@ -133,11 +143,19 @@ def assess(
         if not len(read) and not read.strays and not broken:
             fail("no patient in the facts; a patient is an IRI with `a cg:Patient`")
         if format is AnswerFormat.html:
+            if endpoint is not None:
+                fail("a page explains, which works here and not in a store; leave --endpoint out")
             from kbtool.explain import explainers
 
             clean = _report(kb, explainers(kb.knowledge, read, moment, strict=strict), moment.value, read.strays)
             raise typer.Exit(2 if broken else 0 if clean else 1)
-        if explain:
+        if endpoint is not None:
+            if explain:
+                fail("--explain works here and not in a store; leave --endpoint out")
+            from kbtool.cli_endpoint import in_store
+
+            results = in_store(kb, read, moment, endpoint, update_endpoint, timeout, strict=strict, keep=keep)
+        elif explain:
             from kbtool.explain import explained
 
             results = explained(kb.knowledge, read, moment, strict=strict)
@@ -195,6 +213,16 @@ def _print(kb: KnowledgeBase, as_of: str, results: Iterator[Any], strays: list[s
             clean &= result.accepted
             out.write((",\n" if number else "\n") + json.dumps(result.data, indent=1, ensure_ascii=False))
         out.write("]" + tail + "\n")
+    elif format is AnswerFormat.fhir:
+        from kbtool.fhir.write import pieces
+
+        def answers() -> Iterator[dict[str, Any]]:
+            nonlocal clean
+            for result in results:
+                clean &= result.accepted
+                yield result.data
+
+        out.writelines(pieces(kb, as_of, answers(), strays))
     else:
         prefixes = {"cg": "https://w3id.org/kbtool/cg/"}
         for result in results:
@@ -213,6 +241,9 @@ def _tell(result: PatientResult) -> None:
     for title, violations in (("refused", result.refused), ("set aside", result.data["setAside"])):
         for violation in violations:
             typer.echo(f"kbtool: {result.patient}: {title}: {violation['message']}", err=True)
+    for entry in result.data.get("notRead", ()):
+        if entry["matters"]:
+            typer.echo(f"kbtool: {result.patient}: not read: {entry['resource']}: {entry['reason']}", err=True)
 
 
 def _tell_strays(strays: list[str]) -> None:
@@ -240,6 +271,12 @@ def validate(facts: FactPaths, as_of: AsOf = None, ontology: Ontology = None, in
                         bad += title != "check"
                         warned += title == "check"
                         typer.echo(f"{patient}: {title}: {violation.message}\n    at {violation.focus}")
+        for record in (record for group in read.groups for record in group):
+            for entry in record.not_read:
+                bad += entry["matters"]
+                warned += not entry["matters"]
+                title = "not read" if entry["matters"] else "check"
+                typer.echo(f"{record.patient}: {title}: {entry['resource']}: {entry['reason']}")
         for node in read.strays:
             bad += 1
             typer.echo(f"{node}: belongs to no patient")
@@ -355,8 +392,12 @@ def explain(
     raise typer.Exit(2 if broken else 0 if clean else 1)
 
 
+app.command()(cli_diff.diff)
+app.command()(cli_serve.serve)
 for command in (cli_knowledge.check_, cli_knowledge.fmt, cli_knowledge.docs, cli_knowledge.export, cli_knowledge.terms):
     app.command(name=command.__name__.rstrip("_"))(command)
+app.command()(cli_cohort.cohort)
+app.command()(cli_fhir.convert)
 
 
 def run() -> None:

@@ -102,9 +102,14 @@ def write_site(kb: KnowledgeBase, out: Path, *, cases: Path | None = None, progr
         raise ExportError(f"{out}: is not an empty folder; nothing was written")
     if cases is not None and not cases.is_dir():
         raise ExportError(f"{cases}: is not a folder of worked patients")
-    files = _Site(Guide(kb.knowledge), Cases(cases)).files(progress)
+    files = site_files(kb, cases=cases, progress=progress)
     _write(files, out)
     return sorted(files)
+
+
+def site_files(kb: KnowledgeBase, *, cases: Path | None = None, progress: Progress | None = None) -> dict[str, str]:
+    """The files of the site by name, see `write_site`. Raises ExportError where a case cannot be read."""
+    return _Site(Guide(kb.knowledge), Cases(cases)).files(progress)
 
 
 def _write(files: dict[str, str], out: Path) -> None:

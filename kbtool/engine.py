@@ -9,17 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pyoxigraph as ox
 
-from kbtool.answer import PatientResult, read_answers
+from kbtool.answer import PatientResult, read_answers, read_derived
 from kbtool.facts import Facts, PatientFacts
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDF, XSD
-from kbtool.shapes import Violation, validate
+from kbtool.rows import no_collection
+from kbtool.shapes import CompiledConstraint, Violation, validate
+
+if TYPE_CHECKING:
+    from kbtool.setwise import Program, Removal
 
 BATCH = 500
 """Patients evaluated in one store; memory stays flat whatever the number of patients."""
+
+WORTHWHILE = 12
+"""So many patients in Oxigraph cost about as much as planning the set-wise engine, which answers from then on."""
 
 Progress = Callable[[int, int], None]
 
@@ -79,11 +87,29 @@ def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, s
     A bad observation is set aside: missing is unknown and therefore safe. Anything else that is bad refuses its
     patient, because what is left out would read as absent; with `strict` a bad observation does so too.
     """
-    checked = Checked()
     violations = validate(store, knowledge.shapes)
+    checked = _sorted_out(store, violations, batch, [str(record.patient) for record in batch], strict)
+    for record in batch:
+        key = str(record.patient)
+        if key in checked.refused:
+            for quad in record.triples:
+                if quad.subject == record.patient:
+                    store.remove(quad)
+        for violation in checked.set_aside.get(key, ()):
+            store.remove(ox.Quad(record.patient, _HAS_OBSERVATION, violation.focus))
+            store.add(ox.Quad(record.patient, CG["setAside"], violation.focus))
+            if isinstance(violation.focus, ox.NamedNode):
+                store.add(ox.Quad(violation.focus, CG["notUsedBecause"], CG["SetAside"]))
+    return checked
+
+
+def _sorted_out(
+    store: ox.Store, violations: list[Violation], batch: list[PatientFacts], everybody: list[str], strict: bool
+) -> Checked:
+    """Whom each violation concerns, and what follows from it; one that nobody owns concerns everybody."""
+    checked = Checked()
     if not violations:
         return checked
-    everybody = [str(record.patient) for record in batch]
     owners: dict[object, list[str]] = {}
     for record in batch:
         for node in {record.patient} | {q.subject for q in record.triples}:
@@ -102,17 +128,6 @@ def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, s
             kind = checked.refused
         for patient in dict.fromkeys(owners.get(focus) or everybody):
             kind.setdefault(patient, []).append(violation)
-    for record in batch:
-        key = str(record.patient)
-        if key in checked.refused:
-            for quad in record.triples:
-                if quad.subject == record.patient:
-                    store.remove(quad)
-        for violation in checked.set_aside.get(key, ()):
-            store.remove(ox.Quad(record.patient, _HAS_OBSERVATION, violation.focus))
-            store.add(ox.Quad(record.patient, CG["setAside"], violation.focus))
-            if isinstance(violation.focus, ox.NamedNode):
-                store.add(ox.Quad(violation.focus, CG["notUsedBecause"], CG["SetAside"]))
     return checked
 
 
@@ -139,11 +154,73 @@ def assess(
 ) -> Iterator[PatientResult]:
     """Assess patients batch by batch, in the order in which they were read. `progress` gets done and total."""
     done, total = 0, len(facts)
+    program = _program(knowledge, total)
     for batch in batches(facts, size):
-        store = load_store(knowledge, batch, as_of)
-        checked = check(store, knowledge, batch, strict=strict)
-        derive(store, knowledge, batch)
-        yield from read(store, knowledge, batch, checked)
+        if program is None:
+            yield from _by_store(knowledge, batch, as_of, strict)
+        else:
+            yield from _by_columns(program, knowledge, batch, as_of, strict)
         done += len(batch)
         if progress:
             progress(done, total)
+
+
+def _by_store(knowledge: Knowledge, batch: list[PatientFacts], as_of: ox.Literal, strict: bool) -> Iterator[PatientResult]:
+    store = load_store(knowledge, batch, as_of)
+    checked = check(store, knowledge, batch, strict=strict)
+    derive(store, knowledge, batch)
+    return read(store, knowledge, batch, checked)
+
+
+def _program(knowledge: Knowledge, patients: int) -> Program | None:
+    """The program of the set-wise engine, made once so many patients have been assessed that making it pays."""
+    state = knowledge.__dict__
+    if "_program" not in state:
+        state["_assessed"] = state.get("_assessed", 0) + patients
+        if state["_assessed"] < WORTHWHILE:
+            return None
+        state["_program"] = _planned(knowledge)
+    program: Program | None = state["_program"]
+    return program
+
+
+def _planned(knowledge: Knowledge) -> Program | None:
+    from kbtool.setwise import Program
+    from kbtool.sparql import CannotRead
+
+    try:
+        return Program(knowledge)
+    except CannotRead:
+        return None
+
+
+def _by_columns(
+    program: Program, knowledge: Knowledge, batch: list[PatientFacts], as_of: ox.Literal, strict: bool
+) -> Iterator[PatientResult]:
+    from kbtool.setwise import Removal
+    from kbtool.values import Unsettled
+
+    checked = Checked()
+
+    def judge(suspects: list[PatientFacts], broken: list[CompiledConstraint]) -> Removal:
+        nonlocal checked
+        store = load_store(knowledge, suspects, as_of)
+        everybody = [str(record.patient) for record in batch]
+        checked = _sorted_out(store, validate(store, broken), suspects, everybody, strict)
+        removal = Removal()
+        removal.subjects.update(checked.refused)
+        for patient, violations in checked.set_aside.items():
+            for violation in violations:
+                focus = str(violation.focus)
+                removal.links.add((patient, str(_HAS_OBSERVATION), focus))
+                removal.added.append((patient, str(CG["setAside"]), focus))
+                if isinstance(violation.focus, ox.NamedNode):
+                    removal.added.append((focus, str(CG["notUsedBecause"]), str(CG["SetAside"])))
+        return removal
+
+    with no_collection():
+        try:
+            derived = program.run(batch, as_of, judge)
+        except Unsettled:
+            return _by_store(knowledge, batch, as_of, strict)
+        return iter(list(read_derived(derived, knowledge, batch, checked.set_aside, checked.refused, checked.warnings)))

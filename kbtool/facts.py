@@ -1,4 +1,4 @@
-"""Read patient facts from files, folders, bytes or rdflib graphs, and divide them by patient.
+"""Read patient facts, RDF or FHIR, from files, folders, bytes or rdflib graphs, and divide them by patient.
 
 Input comes from strangers. Nothing is fetched (JSON-LD contexts, imports, entities), numbers keep their digits, and
 what cannot be attributed to a patient is reported instead of dropped.
@@ -12,14 +12,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 import pyoxigraph as ox
 
-from kbtool.namespaces import CG, OWL, RDF, XSD, text
+from kbtool.namespaces import CG, OWL, RDF, XSD
+from kbtool.rows import Row, lexical, no_collection, node_of, plain_rows, quads_of, rows_of
 
 if TYPE_CHECKING:
     from rdflib import Graph
+
+    from kbtool.fhir.read import Reading
+
+FHIR: Final = "fhir"
+"""The format of FHIR in JSON: a Bundle, a resource, or NDJSON."""
+
+Kind = ox.RdfFormat | Literal["fhir"]
 
 BASE = "https://w3id.org/kbtool/facts/"
 """Relative IRIs in facts are resolved against this."""
@@ -27,7 +35,7 @@ BASE = "https://w3id.org/kbtool/facts/"
 GENID = "https://w3id.org/kbtool/genid/"
 """Blank nodes of facts get IRIs below this, so that an answer can cite them."""
 
-FORMATS = {
+FORMATS: dict[str, Kind] = {
     ".ttl": ox.RdfFormat.TURTLE,
     ".jsonld": ox.RdfFormat.JSON_LD,
     ".json": ox.RdfFormat.JSON_LD,
@@ -35,17 +43,21 @@ FORMATS = {
     ".rdf": ox.RdfFormat.RDF_XML,
     ".owl": ox.RdfFormat.RDF_XML,
     ".xml": ox.RdfFormat.RDF_XML,
+    ".ndjson": FHIR,
 }
-FORMAT_NAMES = {
+FORMAT_NAMES: dict[str, Kind] = {
     "turtle": ox.RdfFormat.TURTLE,
     "json-ld": ox.RdfFormat.JSON_LD,
     "n-triples": ox.RdfFormat.N_TRIPLES,
     "rdf-xml": ox.RdfFormat.RDF_XML,
+    "fhir": FHIR,
 }
 MAX_XML_BYTES = 64 * 2**20
 """RDF/XML is read in one piece; a larger file is refused."""
 
 _PATIENT, _TYPE, _VALUE = CG["Patient"], RDF["type"], CG["value"]
+_PATIENT_ROW, _TYPE_ROW, _VALUE_ROW, _IMPORTS = str(_PATIENT), str(_TYPE), str(_VALUE), str(OWL["imports"])
+_REPORTED = str(CG["reportedValue"])
 _ENTITY = re.compile(rb"<!ENTITY\s+(%\s+)?\S+\s+(.*?)>", re.DOTALL)
 _NAMESPACE_ENTITY = re.compile(rb"""^(["'])(https?://|urn:)[^&%"']*\1\s*$""")
 _BAD_IRI = re.compile(r'[\x00-\x20<>"{}|\\^`]')
@@ -61,12 +73,48 @@ class FactsError(Exception):
 class PatientFacts:
     """The triples of one patient: those of the patient node and of every node reached from it.
 
-    reported: for each cg:value its characters as sent, which a store may normalise; added after validation.
+    reported: for each cg:value its characters as sent, which a store may normalise; added after validation. not_read: what of
+    a FHIR record was not read, as answers show it. not_needed: how often each code came that the guideline does not know.
     """
 
     patient: Node
     triples: list[ox.Quad] = field(default_factory=list)
     reported: list[ox.Quad] = field(default_factory=list)
+    not_read: list[dict[str, Any]] = field(default_factory=list)
+    not_needed: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, patient: str, rows: list[Row]) -> PatientFacts:
+        """A patient whose triples are made only when somebody asks for them."""
+        record = cls(node_of(patient))
+        del record.triples, record.reported
+        record.__dict__["_rows"] = rows
+        return record
+
+    def __getattr__(self, name: str) -> Any:
+        rows = self.__dict__.get("_rows")
+        if name not in ("triples", "reported") or rows is None:
+            raise AttributeError(name)
+        del self.__dict__["_rows"]  # from now on somebody else may change the triples
+        self.triples = quads_of(rows)
+        self.reported = quads_of(reported_rows(rows))
+        found: list[ox.Quad] = self.__dict__[name]
+        return found
+
+    def rows(self) -> list[Row]:
+        """The triples as text."""
+        rows: list[Row] | None = self.__dict__.get("_rows")
+        return rows if rows is not None else rows_of(self.triples)
+
+    def reported_rows(self) -> list[Row]:
+        """What was reported, as text."""
+        rows: list[Row] | None = self.__dict__.get("_rows")
+        return reported_rows(rows) if rows is not None else rows_of(self.reported)
+
+
+def reported_rows(rows: Iterable[Row]) -> list[Row]:
+    """For each value its characters as sent."""
+    return [(s, _REPORTED, o[: o.rindex('"') + 1]) for s, p, o in rows if p == _VALUE_ROW and o[0] == '"']
 
 
 @dataclass
@@ -74,7 +122,7 @@ class Facts:
     """All facts that were read.
 
     groups: patients that share no node stand alone; patients that share one (which a shape refuses) stand together.
-    strays: nodes that state something in the guideline language and belong to no patient.
+    strays: nodes that state something in the guideline language, and FHIR resources with the reason, that belong to no patient.
     """
 
     groups: list[list[PatientFacts]]
@@ -85,8 +133,8 @@ class Facts:
 
 
 def sources(
-    paths: Iterable[str | Path], stdin: BinaryIO | None = None, forced: ox.RdfFormat | None = None
-) -> Iterator[tuple[str, bytes, ox.RdfFormat | None]]:
+    paths: Iterable[str | Path], stdin: BinaryIO | None = None, forced: Kind | None = None
+) -> Iterator[tuple[str, bytes, Kind | None]]:
     """Name, bytes and format of each file; folders are searched for every known ending, `-` is standard input.
 
     forced: a format that makes every file ending acceptable. Raises FactsError for a path that does not exist or
@@ -114,21 +162,32 @@ def sources(
 
 
 class Reader:
-    """Collects the triples of several sources; blank nodes of different sources never meet."""
+    """Collects the triples of several sources; blank nodes of different sources never meet.
 
-    def __init__(self) -> None:
-        self._triples: list[ox.Quad] = []
+    scope: stands in the IRIs of blank nodes, where several readers' facts come together. vocabulary: the knowledge by which
+    FHIR is read at once; without it FHIR is kept and read in `facts`, which takes longer.
+    """
+
+    def __init__(self, scope: str = "", vocabulary: ox.Store | None = None) -> None:
+        self._scope = scope
+        self._vocabulary = vocabulary
+        self._fhir: list[tuple[str, bytes]] = []
+        self._reading: Reading | None = None
+        self._rows: list[Row] = []
         self._numbers = count(1)
 
-    def add(self, name: str, data: bytes, kind: ox.RdfFormat | None = None) -> None:
+    def add(self, name: str, data: bytes, kind: Kind | None = None) -> None:
         """Read one source. Without a format it is guessed from the first characters.
 
         Raises FactsError with file, line and column where the parser tells them.
         """
         data = data.removeprefix(b"\xef\xbb\xbf")
         kind = kind or _guess(data)
+        if kind == FHIR or (kind == ox.RdfFormat.JSON_LD and _is_fhir(data)):
+            self._add_fhir(name, data)
+            return
         try:
-            data.decode("utf-8")
+            decoded = data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise FactsError(f"{name}: line {line}: not UTF-8 text; save the file as UTF-8") from None
@@ -136,102 +195,149 @@ class Reader:
             data = _prepare_json(name, data)
         elif kind == ox.RdfFormat.RDF_XML:
             _check_xml(name, data)
+        elif kind == ox.RdfFormat.N_TRIPLES:
+            with no_collection():
+                rows = plain_rows(decoded)
+                if rows is not None:
+                    self._add_rows(name, rows, blank="_:" in decoded)
+                    return
         try:
             parsed = list(ox.parse(data, kind, base_iri=BASE))
         except (SyntaxError, ValueError) as error:
             raise FactsError(f"{name}: {_explain(error, kind)}") from None
         self._add(name, parsed)
 
+    def _add_fhir(self, name: str, data: bytes) -> None:
+        from kbtool.fhir.documents import documents
+        from kbtool.fhir.read import Reading
+
+        if self._vocabulary is None:
+            for _ in documents(data, name):
+                pass
+            self._fhir.append((name, data))
+            return
+        self._reading = self._reading or Reading(self._vocabulary)
+        self._reading.add(data, name)
+
+    def _from_fhir(self, vocabulary: ox.Store) -> Facts:
+        """The facts of everything in FHIR."""
+        if self._fhir:
+            from kbtool.fhir.read import Reading
+
+            self._reading = self._reading or Reading(vocabulary)
+            for name, data in self._fhir:
+                self._reading.add(data, name)
+            self._fhir = []
+        return self._reading.finish().facts() if self._reading is not None else Facts([], [])
+
     def add_graph(self, graph: Graph, name: str = "<graph>") -> None:
         """Read an rdflib graph. Raises FactsError where it holds terms that are not valid RDF."""
         self.add(name, graph.serialize(format="nt", encoding="utf-8"), ox.RdfFormat.N_TRIPLES)
 
     def _add(self, name: str, parsed: list[ox.Quad]) -> None:
-        patients = {q.subject for q in parsed if q.predicate == _TYPE and q.object == _PATIENT}
-        renamed: dict[ox.BlankNode, Node] = {}
+        try:
+            self._add_rows(name, rows_of(parsed))
+        except ValueError as error:
+            raise FactsError(f"{name}: {error}") from None
 
-        def rename(term: Any) -> Any:
-            if not isinstance(term, ox.BlankNode):
-                return term
-            if term not in renamed:
-                n = next(self._numbers)
-                renamed[term] = ox.BlankNode(f"patient{n}") if term in patients else ox.NamedNode(f"{GENID}{n}")
-            return renamed[term]
-
-        for quad in parsed:
-            if quad.predicate == OWL["imports"]:
-                raise FactsError(f"{name}: owl:imports {text(quad.object)}: facts may not import; nothing is fetched")
-            if isinstance(quad.object, ox.Triple) or isinstance(quad.subject, ox.Triple):
-                raise FactsError(f"{name}: a triple stands where a node belongs; facts are plain RDF 1.1")
-            self._triples.append(ox.Quad(rename(quad.subject), quad.predicate, rename(quad.object)))
+    def _add_rows(self, name: str, rows: list[Row], *, blank: bool = True) -> None:
+        if _IMPORTS in {p for _, p, _ in rows}:
+            imported = next(o for _, p, o in rows if p == _IMPORTS)
+            raise FactsError(f"{name}: owl:imports {lexical(imported)}: facts may not import; nothing is fetched")
+        nodes = dict.fromkeys(term for s, _, o in rows for term in (s, o) if term[0] == "_") if blank else None
+        if nodes:
+            patients = {s for s, p, o in rows if o == _PATIENT_ROW and p == _TYPE_ROW}
+            numbered = zip(nodes, self._numbers, strict=False)
+            names = {t: f"_:patient{n}" if t in patients else f"<{GENID}{self._scope}{n}>" for t, n in numbered}
+            rows = [(names.get(s, s), p, names.get(o, o)) for s, p, o in rows]
+        self._rows += rows
 
     def facts(self, vocabulary: ox.Store) -> Facts:
         """Divide what was read by patient. Terms of the vocabulary are never followed or overwritten."""
-        by_subject: dict[Node, list[ox.Quad]] = {}
-        patients: dict[Node, None] = {}
-        for quad in dict.fromkeys(self._triples):
-            if isinstance(quad.subject, ox.Triple):
-                continue
-            by_subject.setdefault(quad.subject, []).append(quad)
-            if quad.predicate == _TYPE and quad.object == _PATIENT:
-                patients[quad.subject] = None
-        owner: dict[Node, Node] = {}
-        merged: dict[Node, Node] = {p: p for p in patients}
+        with no_collection():
+            return self._divided(vocabulary)
 
-        def root(p: Node) -> Node:
-            while merged[p] != p:
+    def _divided(self, vocabulary: ox.Store) -> Facts:
+        from_fhir = self._from_fhir(vocabulary)
+        recorded = {str(record.patient): record for group in from_fhir.groups for record in group}
+        both = recorded.keys() & {s for s, _, _ in self._rows} if recorded and self._rows else set()
+        for patient in both:
+            self._rows += recorded[patient].rows()
+        by_subject: dict[str, list[Row]] = {}
+        patients: dict[str, None] = {}
+        for row in dict.fromkeys(self._rows):
+            subject, predicate, target = row
+            known = by_subject.get(subject)
+            if known is None:
+                by_subject[subject] = [row]
+            else:
+                known.append(row)
+            if target == _PATIENT_ROW and predicate == _TYPE_ROW:
+                patients[subject] = None
+        followed = by_subject.keys() - patients.keys()
+        followed = {node for node in followed if not _declared(node, vocabulary)}
+        owner: dict[str, str] = {}
+        merged: dict[str, str] = {}
+
+        def root(p: str) -> str:
+            while p in merged:
                 p = merged[p]
             return p
 
-        records: dict[Node, PatientFacts] = {}
-        reached: set[Node] = set()
+        records: dict[str, PatientFacts] = {}
         for patient in patients:
-            record = records[patient] = PatientFacts(patient)
-            seen, waiting = {patient}, [patient]
+            mine: list[Row] = []
+            waiting = [patient]
+            seen = {patient}
             while waiting:
                 node = waiting.pop()
-                reached.add(node)
-                if node in owner and owner[node] != patient:
+                if owner.setdefault(node, patient) != patient and root(patient) != root(owner[node]):
                     merged[root(patient)] = root(owner[node])
-                owner.setdefault(node, patient)
-                for quad in by_subject.get(node, ()):
-                    record.triples.append(quad)
-                    target = quad.object
-                    if quad.predicate == _VALUE and isinstance(target, ox.Literal):
-                        record.reported.append(ox.Quad(node, CG["reportedValue"], ox.Literal(target.value)))
-                    if quad.predicate == _TYPE or isinstance(target, ox.Literal | ox.Triple) or target in seen | patients.keys():
-                        continue
-                    if target in by_subject and not _declared(target, vocabulary):
+                rows = by_subject[node]
+                mine += rows
+                for _, predicate, target in rows:
+                    if target in followed and predicate != _TYPE_ROW and target not in seen:
                         seen.add(target)
                         waiting.append(target)
-        groups: dict[Node, list[PatientFacts]] = {}
+            records[patient] = PatientFacts.of_rows(patient, mine)
+        groups: dict[str, list[PatientFacts]] = {}
         for patient, record in records.items():
             groups.setdefault(root(patient), []).append(record)
-        lost = {s for s in by_subject if s not in reached and _speaks(by_subject[s], vocabulary)}
-        lost -= {q.object for s in lost for q in by_subject[s] if q.object != s}
-        return Facts(list(groups.values()), sorted(str(s) for s in lost))
+        lost = {s for s in by_subject.keys() - owner.keys() if _speaks(by_subject[s], vocabulary)}
+        lost -= {o for s in lost for _, _, o in by_subject[s] if o != s}
+        for patient in both & records.keys():
+            records[patient].not_read, records[patient].not_needed = recorded[patient].not_read, recorded[patient].not_needed
+        alone = [[record] for patient, record in recorded.items() if patient not in both]
+        return Facts([*groups.values(), *alone], [*sorted(lost), *from_fhir.strays])
 
 
-def _speaks(quads: list[ox.Quad], vocabulary: ox.Store) -> bool:
+def _speaks(rows: list[Row], vocabulary: ox.Store) -> bool:
     """Whether a node states something in the guideline language, or says something about a term of it."""
-    return any(
-        q.predicate.value.startswith(CG.iri)
-        or (q.predicate == _TYPE and isinstance(q.object, ox.NamedNode) and _declared(q.object, vocabulary))
-        for q in quads
-    ) or _declared(quads[0].subject, vocabulary)
+    own = f"<{CG.iri}"
+    return any(p.startswith(own) or (p == _TYPE_ROW and _declared(o, vocabulary)) for _, p, o in rows) or _declared(
+        rows[0][0], vocabulary
+    )
 
 
-def _declared(node: Any, vocabulary: ox.Store) -> bool:
-    if not isinstance(node, ox.NamedNode):
+def _declared(node: str, vocabulary: ox.Store) -> bool:
+    if node[0] != "<":
         return False
-    return next(iter(vocabulary.quads_for_pattern(node, _TYPE, None, None)), None) is not None
+    return next(vocabulary.quads_for_pattern(ox.NamedNode(node[1:-1]), _TYPE, None, None), None) is not None
+
+
+def _is_fhir(data: bytes) -> bool:
+    if b'"resourceType"' not in data:
+        return False
+    from kbtool.fhir.documents import is_fhir
+
+    return is_fhir(data)
 
 
 def _guess(data: bytes) -> ox.RdfFormat:
     start = data[:512].lstrip()
     if start[:1] in (b"{", b"["):
         return ox.RdfFormat.JSON_LD if not start.startswith(b"[ a") else ox.RdfFormat.TURTLE
-    if start.startswith((b"<?xml", b"<rdf:RDF", b"<!DOCTYPE")):
+    if start.startswith((b"<?xml", b"<rdf:RDF", b"<!DOCTYPE")) or b'xmlns="http://hl7.org/fhir"' in start:
         return ox.RdfFormat.RDF_XML
     return ox.RdfFormat.TURTLE
 
@@ -248,7 +354,7 @@ def _prepare_json(name: str, data: bytes) -> bytes:
         raise ValueError(f"{name} is not a number")
 
     try:
-        document = json.loads(data, parse_float=decimal, parse_constant=constant)
+        document = json.loads(data.decode("utf-8"), parse_float=decimal, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise FactsError(f"{name}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -277,6 +383,9 @@ def _check_json(name: str, document: Any) -> None:
 
 
 def _check_xml(name: str, data: bytes) -> None:
+    if b'"http://hl7.org/fhir"' in data[:2048]:
+        hint = "ask the server for JSON (Accept: application/fhir+json), or convert the file"
+        raise FactsError(f"{name}: FHIR in XML is not read; {hint}")
     if len(data) > MAX_XML_BYTES:
         raise FactsError(f"{name}: RDF/XML above {MAX_XML_BYTES // 2**20} MB; use Turtle or N-Triples")
     for match in _ENTITY.finditer(data):

@@ -56,7 +56,7 @@ class Knowledge:
     """A loaded knowledge base.
 
     graph: every triple of every module. iri, version: of the root ontology. sha256: over the bytes of all modules,
-    shapes and queries in use. modules: ontology IRI to file, root first.
+    shapes and queries in use. modules: ontology IRI to file, root first. contents: ontology IRI to the triples of its file.
     """
 
     graph: ox.Store
@@ -67,17 +67,20 @@ class Knowledge:
     shapes: list[CompiledConstraint]
     steps: list[Step]
     runtime: list[ox.Quad] = field(repr=False)
+    contents: dict[str, list[ox.Quad]] = field(repr=False)
 
     @classmethod
-    def load(cls, root: str | Path | None = None) -> Knowledge:
+    def load(cls, root: str | Path | None = None, home: Path = HOME) -> Knowledge:
         """Load the root ontology at a path, by default the one that comes with kbtool.
 
+        home: the folder whose shapes/ and queries/ are used, by default those that come with kbtool.
         Raises KnowledgeError, or CriterionError for a criterion that cannot be compiled.
         """
-        path = Path(root) if root is not None else HOME / "ontology" / "kb.ttl"
+        path = Path(root) if root is not None else home / "ontology" / "kb.ttl"
         digest = hashlib.sha256()
         graph = ox.Store()
         modules: dict[str, Path] = {}
+        contents: dict[str, list[ox.Quad]] = {}
         own, shipped = catalog(path.parent), catalog(HOME / "ontology")
         waiting: list[tuple[str | None, Path]] = [(None, path)]
         while waiting:
@@ -88,6 +91,7 @@ class Knowledge:
             digest.update(data)
             iri = _ontology_iri(quads, file, wanted)
             modules[iri] = file
+            contents[iri] = quads
             graph.extend(quads)
             graph.extend(_provenance(quads, iri))
             for imported in sorted(text(q.object) for q in quads if q.predicate == OWL["imports"]):
@@ -102,7 +106,7 @@ class Knowledge:
         versions = graph.quads_for_pattern(ox.NamedNode(first), OWL["versionInfo"], None, None)
         version = next((q.object.value for q in versions if isinstance(q.object, ox.Literal)), "")
 
-        shapes_file = HOME / "shapes" / "facts.ttl"
+        shapes_file = home / "shapes" / "facts.ttl"
         shape_quads, data = _parse(shapes_file)
         digest.update(data)
         shapes_graph = ox.Store()
@@ -113,16 +117,16 @@ class Knowledge:
         static = list(criteria.static_triples())
         graph.extend(static)
         steps = []
-        for file in sorted((HOME / "queries" / "prepare").glob("*.ru")):
+        for file in sorted((home / "queries" / "prepare").glob("*.ru")):
             steps.append(_step(file, digest))
         quantities = Step("classify/quantities", _PROLOGUE, tuple(criteria.updates(facts_only=True)))
         before = next(i for i, s in enumerate(steps) if s.name.endswith("eligible"))
         steps.insert(before, quantities)
         steps.append(Step("classify/patients", _PROLOGUE, tuple(criteria.updates(facts_only=False))))
-        for file in sorted((HOME / "queries" / "derive").glob("*.ru")):
+        for file in sorted((home / "queries" / "derive").glob("*.ru")):
             steps.append(_step(file, digest))
         queries = "".join([*(step.update for step in steps), *(constraint.query for constraint in shapes)])
-        return cls(graph, first, version, digest.hexdigest(), modules, shapes, steps, _runtime(graph, queries))
+        return cls(graph, first, version, digest.hexdigest(), modules, shapes, steps, _runtime(graph, queries), contents)
 
     @cached_property
     def criteria(self) -> Criteria:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import jinja2
@@ -23,7 +23,7 @@ from kbtool.explain import Explainer
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, DCTERMS, PROV, RDF, SKOS, local_name, text
 from kbtool.scales import Scales
-from kbtool.text import parameter_text
+from kbtool.text import not_needed_text, parameter_text
 
 Json = dict[str, Any]
 
@@ -58,7 +58,7 @@ def render(
             yield view
 
     stream = (
-        _environment()
+        templates()
         .get_template("report.html")
         .stream(
             about=about,
@@ -75,8 +75,10 @@ def render(
     yield from stream
 
 
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+@cache
+def templates() -> jinja2.Environment:
+    """The templates of the page, all of them read."""
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kbtool"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -84,6 +86,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_visible,
     )
+    for name in environment.list_templates(filter_func=lambda name: name.startswith("report")):
+        environment.get_template(name)
+    return environment
 
 
 def _visible(value: Any) -> Any:
@@ -171,6 +176,8 @@ class _Patient:
             "refused": [self._violation(v) for v in data.get("refused", [])],
             "setAside": [self._violation(v) for v in data["setAside"]],
             "warnings": [self._violation(v) for v in data["warnings"]],
+            "notRead": [self._unread(entry) for entry in data.get("notRead", ())],
+            "notNeeded": not_needed_text(data["notNeeded"]) if data.get("notNeeded") else "",
             "inScope": data["inScope"],
             "urgent": urgent,
             "conflicts": [self._conflict(c) for c in pressing],
@@ -195,6 +202,10 @@ class _Patient:
         view["counts"] = {status: len(self._status(status)) for status in STATUSES} | {"conflicts": len(pressing)}
         view["verdict"] = self._verdict(view)
         return view
+
+    def _unread(self, entry: Json) -> Json:
+        """Something of a record that was not read, with the label of what it touches."""
+        return entry | {"label": self.page.labels.get(entry["concept"] or "", "")}
 
     def _violation(self, violation: Json) -> Json:
         """What is wrong with a fact: the fact as reported, or its name where nothing else is known of it."""

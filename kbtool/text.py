@@ -11,6 +11,7 @@ from typing import Any
 Json = dict[str, Any]
 
 _WIDTH = 110
+_NAMED = 12
 _GRAVE = ("critical", "contraindicated", "avoid", "high")
 
 
@@ -40,7 +41,7 @@ def _unassigned(nodes: Iterable[str]) -> list[str]:
     if not nodes:
         return []
     return [
-        "NOT READ: these belong to no patient (is `a cg:Patient` or a link such as cg:hasFinding missing?)",
+        "NOT READ: these belong to no patient (in RDF: is `a cg:Patient` or a link such as cg:hasFinding missing?)",
         *(f"  {n}" for n in nodes),
         "",
     ]
@@ -62,6 +63,14 @@ def fact_text(fact: Json) -> str:
     if fact.get("derivedFrom"):
         words.append("from " + " and ".join(fact_text(f) for f in fact["derivedFrom"]))
     return " ".join(words)
+
+
+def not_needed_text(counts: dict[str, int]) -> str:
+    """How many entries of a record carry codes that the guideline does not know, and the most frequent of them."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    named = "; ".join(f"{label} ({count})" if count > 1 else label for label, count in most[:_NAMED])
+    more = f"; and {len(most) - _NAMED} more" if len(most) > _NAMED else ""
+    return f"{sum(counts.values())} entries under {len(most)} codes or types: {named}{more}"
 
 
 def parameter_text(parameter: Json) -> str:
@@ -99,7 +108,9 @@ class _Printer:
             )
             yield "Nothing was checked for this patient, orders included. That is not a finding that nothing is wrong."
             yield ""
+            yield from self._unread(matters=True)
             return
+        yield from self._unread(matters=True)
         yield from self._section(
             "SET ASIDE: these observations are not used and count as missing",
             [self._violation(v) for v in self.patient["setAside"]],
@@ -129,8 +140,25 @@ class _Printer:
         yield from self._section("DONE OR IN PLACE", [self._done(r) for r in self._status("satisfied")])
         yield from self._section("NOT EXCLUDED", self._possible())
         yield from self._section("WHAT THE SOURCE SAYS", self._said())
+        yield from self._unread(matters=False)
+        yield from self._section(
+            "NOT KNOWN TO THE GUIDELINE, and therefore not used",
+            [[not_needed_text(self.patient["notNeeded"])]] if self.patient.get("notNeeded") else [],
+        )
         if self.patient["assumptions"]:
             yield from self._section("TAKEN FOR GRANTED", [[a] for a in self.patient["assumptions"]])
+
+    def _unread(self, *, matters: bool) -> Iterator[str]:
+        """What of the record was not read: what the guideline knows first, and what is known not to count at the end."""
+        title = "NOT READ: a measurement among these counts as missing, anything else as absent; look at the record"
+        yield from self._section(
+            title if matters else "NOT COUNTED, OR NOT IN FULL",
+            [self._resource(entry) for entry in self.patient.get("notRead", ()) if entry["matters"] is matters],
+        )
+
+    def _resource(self, entry: Json) -> list[str]:
+        name = f" ({self._label(entry['concept'])})" if entry["concept"] else ""
+        return [f"{entry['resource']}{name}: {entry['reason']}", *([entry["code"]] if entry["code"] else [])]
 
     def _urgent(self) -> Iterator[str]:
         """Emergencies, orders that must not go through or need a decision, and cautions on what is done or advised."""

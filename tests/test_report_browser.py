@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import chromium
+from playwright.sync_api import Browser, Page
 
 import kbtool
 from kbtool import engine, explain, report
-
-CI = os.environ.get("CI") == "true"
-if not CI:
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM and not CI, reason="chromium is not installed")
 
 PATIENTS = Path(__file__).parent / "patients"
 AS_OF = "2026-02-10T12:00:00Z"
@@ -46,10 +38,8 @@ TEXTS = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 #+ summary: Which rules apply, may apply, and are in place
-#+ description: Recommendations, prohibitions and assessments speak for the patients in the scope of their guideline; cautions speak for everybody.
+#+ description: Recommendations, prohibitions and assessments speak for the patients in the scope of their guideline; cautions speak for everybody. Facts that a record holds and nobody could read may meet the criteria that name their kind.
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -19,6 +19,12 @@ WHERE {
   ?rule cg:appliesTo ?criterion ; rdfs:isDefinedBy ?guideline .
   ?patient a cg:Patient ; cg:unknown ?criterion ; cg:inScope ?guideline
 } ;
+
+INSERT { ?patient cg:mayMeet ?criterion }
+WHERE  { ?patient cg:mayHave ?class . ?class rdfs:subClassOf* ?named . ?criterion cg:refersTo ?named } ;
+
+INSERT { ?patient cg:mayMeet ?criterion }
+WHERE  { ?patient cg:mayHave ?class . ?named rdfs:subClassOf* ?class . ?criterion cg:refersTo ?named } ;
 
 INSERT { ?patient cg:inPlace ?rule }
 WHERE {

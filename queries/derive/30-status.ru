@@ -29,15 +29,24 @@ WHERE {
   FILTER NOT EXISTS { ?patient cg:contraindicated ?rule }
 } ;
 
+INSERT { ?patient cg:undetermined ?rule }
+WHERE {
+  { ?rule a cg:Recommendation ; cg:metWhen ?state . ?patient cg:mayMeet ?state ; cg:applies ?rule }
+  UNION
+  { ?rule a cg:Recommendation ; cg:requiresAbsenceOf ?state . ?patient cg:mayMeet ?state ; cg:applies ?rule }
+  UNION
+  { ?rule cg:action ?action . ?prohibition cg:forbids ?action ; cg:appliesTo ?state . ?patient cg:mayMeet ?state ; cg:applies ?rule }
+  FILTER NOT EXISTS { ?patient cg:satisfied ?rule }
+  FILTER NOT EXISTS { ?patient cg:contraindicated ?rule }
+} ;
+
 INSERT { ?patient cg:blocked ?rule }
 WHERE {
-  ?rule a cg:Recommendation .
-  ?patient cg:applies ?rule .
-  { ?rule cg:requires ?state . FILTER NOT EXISTS { ?patient a ?state } }
+  { ?rule a cg:Recommendation ; cg:requires ?state . ?patient cg:applies ?rule . FILTER NOT EXISTS { ?patient a ?state } }
   UNION
-  { ?rule cg:requiresAbsenceOf ?state . ?patient a ?state }
+  { ?rule a cg:Recommendation ; cg:requiresAbsenceOf ?state . ?patient cg:applies ?rule ; a ?state }
   UNION
-  { ?rule cg:requiresAbsenceOf ?state . ?patient cg:unknown ?state }
+  { ?rule a cg:Recommendation ; cg:requiresAbsenceOf ?state . ?patient cg:applies ?rule ; cg:unknown ?state }
   FILTER NOT EXISTS { ?patient cg:satisfied ?rule }
   FILTER NOT EXISTS { ?patient cg:contraindicated ?rule }
   FILTER NOT EXISTS { ?patient cg:undetermined ?rule }

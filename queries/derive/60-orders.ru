@@ -39,5 +39,12 @@ WHERE {
 INSERT { ?answer cg:hardStopPossible true }
 WHERE {
   ?answer cg:onOrder ?order ; cg:about/cg:hardStopWhen ?criterion ; cg:ofPatient ?patient .
+  ?patient cg:mayMeet ?criterion .
+  FILTER NOT EXISTS { ?answer cg:hardStop true }
+} ;
+
+INSERT { ?answer cg:hardStopPossible true }
+WHERE {
+  ?answer cg:onOrder ?order ; cg:about/cg:hardStopWhen ?criterion ; cg:ofPatient ?patient .
   ?patient cg:unknown ?criterion
 }

@@ -3,6 +3,7 @@
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
+PREFIX rdfs: <http://www.w3.org/2000/01/rdf-schema#>
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
@@ -68,4 +69,22 @@ WHERE {
   ?unknown cg:needs ?lacking .
   ?answer cg:openFor ?unknown ; cg:ofPatient ?patient .
   ?patient cg:lacksEligible ?input
+} ;
+
+INSERT { ?answer cg:needs ?class }
+WHERE {
+  ?answer cg:status cg:Undetermined ; cg:about ?rule ; cg:ofPatient ?patient .
+  ?patient cg:mayHave ?class ; cg:mayMeet ?state .
+  ?state cg:refersTo ?named .
+  { ?rule cg:metWhen ?state } UNION { ?rule cg:requiresAbsenceOf ?state }
+  UNION { ?rule cg:action ?action . ?prohibition cg:forbids ?action ; cg:appliesTo ?state }
+  { ?class rdfs:subClassOf* ?named } UNION { ?named rdfs:subClassOf* ?class }
+} ;
+
+INSERT { ?answer cg:needs ?class }
+WHERE {
+  ?answer cg:hardStopPossible true ; cg:about/cg:hardStopWhen ?state ; cg:ofPatient ?patient .
+  ?patient cg:mayHave ?class ; cg:mayMeet ?state .
+  ?state cg:refersTo ?named .
+  { ?class rdfs:subClassOf* ?named } UNION { ?named rdfs:subClassOf* ?class }
 }

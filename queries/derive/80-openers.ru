@@ -6,12 +6,14 @@ PREFIX cg: <https://w3id.org/kbtool/cg/>
 
 INSERT { ?answer cg:blockedBy ?state }
 WHERE {
-  ?answer cg:status cg:Blocked ; cg:about ?rule ; cg:ofPatient ?patient .
-  { ?rule cg:requires ?state . FILTER NOT EXISTS { ?patient a ?state } }
+  {
+    ?answer cg:status cg:Blocked ; cg:about/cg:requires ?state ; cg:ofPatient ?patient .
+    FILTER NOT EXISTS { ?patient a ?state }
+  }
   UNION
-  { ?rule cg:requiresAbsenceOf ?state . ?patient a ?state }
+  { ?answer cg:status cg:Blocked ; cg:about/cg:requiresAbsenceOf ?state ; cg:ofPatient ?patient . ?patient a ?state }
   UNION
-  { ?rule cg:requiresAbsenceOf ?state . ?patient cg:unknown ?state }
+  { ?answer cg:status cg:Blocked ; cg:about/cg:requiresAbsenceOf ?state ; cg:ofPatient ?patient . ?patient cg:unknown ?state }
 } ;
 
 INSERT { ?answer cg:openedBy ?opener }

@@ -1,0 +1,273 @@
+"""Find the inputs of a cohort and read them piece by piece, from the beginning or from where a run stopped."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, cast
+
+from kbtool.cohort.cut import MAX_LINE, Cut, Vocabulary, Window, available, lines_of, turtle_lines
+from kbtool.cohort.units import DOCUMENT, TRIPLES, Batch, CohortError, Json, Piece, Position, Unit
+
+PIECE = 100
+"""Patients of a file of triples that are cut off at once."""
+
+MAX_BATCH = 32 * 2**20
+"""Bytes of facts in a batch, where patients have very many."""
+
+_BOM = b"\xef\xbb\xbf"
+
+_TURTLE, _LINES = "turtle", "ndjson"
+
+SORTED = "sorted"
+"""The kind of a file of triples in an order of our own: its lines mean nothing to anybody else."""
+_KINDS = {
+    ".nt": TRIPLES,
+    ".ttl": _TURTLE,
+    ".ndjson": _LINES,
+    ".jsonl": _LINES,
+    ".json": DOCUMENT,
+    ".jsonld": DOCUMENT,
+}
+_IN_FOLDERS = _KINDS.keys() - {".json"}
+_BROKEN = (OSError, EOFError, zlib.error)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of facts. size: bytes on the disk; changed: its time of change in nanoseconds; known_as: for reports."""
+
+    path: Path
+    kind: str
+    packed: bool
+    size: int
+    changed: int
+    known_as: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name by which it is reported."""
+        return self.known_as or str(self.path)
+
+    def identity(self) -> Json:
+        """What tells in a checkpoint whether it is still the same file."""
+        return {"path": str(self.path.resolve()), "size": self.size, "changed": self.changed}
+
+
+def find(paths: Iterable[str | Path], without: Container[Path] = ()) -> list[Source]:
+    """The files at some paths; folders are searched, and what is to be written there is left out.
+
+    Raises CohortError for a path that is not there or has an ending that is not known, and a folder without facts.
+    """
+    found: list[Source] = []
+    for given in paths:
+        path = Path(given)
+        if str(given) == "-":
+            raise CohortError("a cohort is read from files, so that a run that was stopped can go on; not from standard input")
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and _ending(p)[0] in _IN_FOLDERS and p not in without)
+            if not files:
+                raise CohortError(f"{path}: no facts in this folder (looked for {', '.join(sorted(_IN_FOLDERS))}, also with .gz)")
+        else:
+            files = [path]
+        found += [_source(file) for file in files]
+    twice = {s.path.resolve() for s in found}
+    if len(twice) < len(found):
+        raise CohortError("a file is given twice; its patients would be counted twice")
+    return found
+
+
+def _ending(path: Path) -> tuple[str, bool]:
+    name = path.name.lower()
+    packed = name.endswith(".gz")
+    return Path(name.removesuffix(".gz")).suffix, packed
+
+
+def _source(file: Path) -> Source:
+    ending, packed = _ending(file)
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise CohortError(f"{file}: cannot be read: {error.strerror}") from None
+    if ending not in _KINDS:
+        raise CohortError(f"{file}: unknown ending; use one of {', '.join(sorted(_KINDS))}, also with .gz")
+    return Source(file, _KINDS[ending], packed, about.st_size, about.st_mtime_ns)
+
+
+def batches(sources: list[Source], vocabulary: Vocabulary, size: int, start: Batch | None = None) -> Iterator[Batch]:
+    """Batches of at most `size` patients (more only where so many share a node), in the order of the inputs.
+
+    start: the last batch before, where a run goes on; which patients are in which batch does not depend on it.
+    Raises CohortError where the facts of a file of triples do not stand together, or a file cannot be opened.
+    """
+    number, begin = (start.number + 1, start.end) if start else (0, Position())
+    units: list[Unit] = []
+    patients, weight, last = 0, 0, None
+    for piece in pieces(sources, vocabulary, min(PIECE, size), begin):
+        more = sum(len(unit.data) for unit in piece.units)
+        if last and patients and (patients + piece.patients > size or weight + more > MAX_BATCH):
+            yield Batch(number, units, begin, last.end, last.read)
+            number, begin, units, patients, weight = number + 1, last.end, [], 0, 0
+        units.extend(piece.units)
+        patients, weight, last = patients + piece.patients, weight + more, piece
+    if units and last:
+        yield Batch(number, units, begin, last.end, last.read)
+
+
+def pieces(sources: list[Source], vocabulary: Vocabulary, want: int, start: Position) -> Iterator[Piece]:
+    """The inputs in pieces of about `want` patients, from a position on."""
+    before = sum(source.size for source in sources[: start.file])
+    for number, source in enumerate(sources[start.file :], start.file):
+        here = start if number == start.file else Position(number)
+        try:
+            raw = source.path.open("rb")
+        except OSError as error:
+            raise CohortError(f"{source.path}: cannot be read: {error.strerror}") from None
+        with raw:
+            file = _Open(source, number, unpacked(raw, source.packed), raw, before, vocabulary, want, here)
+            yield from _READERS[source.kind](file)
+        before += source.size
+
+
+def unpacked(raw: IO[bytes], packed: bool) -> IO[bytes]:
+    """The bytes of a file as they are meant."""
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
+
+
+@dataclass
+class _Open:
+    """A file that is being read: its number, its bytes as they are meant and as they lie, bytes of the files before, and what
+    a reader has to know."""
+
+    source: Source
+    number: int
+    stream: IO[bytes]
+    raw: IO[bytes]
+    before: int
+    vocabulary: Vocabulary
+    want: int
+    start: Position
+
+    def window(self, first: int, *, numbered: bool) -> Window:
+        return Window(self.vocabulary, self.source.name, self.number, self.want, first, numbered)
+
+    @property
+    def read(self) -> int:
+        return self.before + min(self.raw.tell(), self.source.size)
+
+    def skip(self, offset: int) -> None:
+        """Go to a place; what is packed has to be unpacked up to there."""
+        if not self.source.packed:
+            self.stream.seek(offset)
+            return
+        while offset:
+            block = self.stream.read(min(offset, 2**20))
+            if not block:
+                return
+            offset -= len(block)
+
+    def end(self) -> Position:
+        return Position(self.number + 1)
+
+    def broken(self, problem: str, line: int | None = None) -> Unit:
+        """What stands for the part of a file that cannot be read."""
+        lines = (line, line) if line else None
+        return Unit(DOCUMENT, b"", self.source.name, self.number, lines, 0, problem=problem)
+
+
+def _triples(file: _Open) -> Iterator[Piece]:
+    start = file.start
+    window = file.window(start.line + 1, numbered=file.source.kind != SORTED)
+    offset, problem = start.offset, None
+    try:
+        file.skip(offset)
+        lines = lines_of(file.stream, file.source.name, start.line + 1)
+        if not offset:
+            first = next(lines, b"")
+            offset = len(first) - len(first.removeprefix(_BOM))
+            lines = chain([first.removeprefix(_BOM)], lines)
+        for cut in window.feed(lines):
+            offset += cut.size
+            yield Piece(cut.units, Position(file.number, offset, window.first - 1), file.read)
+    except _BROKEN as error:
+        problem = _breaks_off(error)
+    yield from _rest(window, file, problem)
+
+
+def _turtle(file: _Open) -> Iterator[Piece]:
+    window = file.window(file.start.offset + 1, numbered=False)
+    problem, line = None, None
+    stream = cast("IO[bytes]", io.BufferedReader(_Raw(file.stream), 2**20))
+    try:
+        for cut in window.feed(turtle_lines(stream, file.start.offset)):
+            yield Piece(cut.units, Position(file.number, window.first - 1), file.read)
+    except SyntaxError as error:
+        line = error.lineno
+        problem = f"the file is not valid Turtle from here on: {error.msg}"
+    except (ValueError, *_BROKEN) as error:
+        problem = _breaks_off(error)
+    yield from _rest(window, file, problem, line)
+
+
+class _Raw(io.RawIOBase):
+    """Hands a stream of bytes to a parser that wants `readinto`; what goes wrong in reading is not swallowed."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        block = available(self.stream, len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _rest(window: Window, file: _Open, problem: str | None, line: int | None = None) -> Iterator[Piece]:
+    cut: Cut = window.rest(problem and f"the file breaks off in the facts of this patient ({problem})")
+    broken = [] if problem is None else [file.broken(f"nothing of the file was read from here on: {problem}", line)]
+    yield Piece([*cut.units, *broken], file.end(), file.read)
+
+
+def _lines(file: _Open) -> Iterator[Piece]:
+    offset, number = file.start.offset, file.start.line
+    try:
+        file.skip(offset)
+        for line in lines_of(file.stream, file.source.name, number + 1):
+            offset, number = offset + len(line), number + 1
+            end = Position(file.number, offset, number)
+            line = line.removeprefix(_BOM)
+            units = [Unit(DOCUMENT, line, file.source.name, file.number, (number, number), 1)] if line.strip() else []
+            yield Piece(units, end, file.read)
+    except _BROKEN as error:
+        problem = f"nothing of the file was read from here on: {_breaks_off(error)}"
+        yield Piece([file.broken(problem, number + 1)], file.end(), file.read)
+
+
+def _document(file: _Open) -> Iterator[Piece]:
+    try:
+        data = file.stream.read(MAX_LINE + 1)
+    except _BROKEN as error:
+        yield Piece([file.broken(_breaks_off(error))], file.end(), file.read)
+        return
+    if len(data) > MAX_LINE:
+        unit = file.broken(f"longer than {MAX_LINE // 2**20} MB; write one patient a line, as NDJSON")
+    else:
+        unit = Unit(DOCUMENT, data, file.source.name, file.number, None, 1)
+    yield Piece([unit], file.end(), file.read)
+
+
+_READERS = {TRIPLES: _triples, SORTED: _triples, _TURTLE: _turtle, _LINES: _lines, DOCUMENT: _document}
+
+
+def _breaks_off(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return f"the packed file is damaged: {error}"

@@ -1,0 +1,146 @@
+"""Bring the triples of each patient together, where a file has them in another order: on the disk, not in memory.
+
+A database in the folder of the run holds every triple by its subject and every link. From the patients the links are
+followed, as the window of `cut.py` does, so that each node gets its patient; then the triples are written out in the order
+of patients, those of patients who share a node side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from kbtool.cohort.checkpoint import replacing
+from kbtool.cohort.cut import LINE, Vocabulary, is_patient, lines_of, renamed, turtle_lines
+from kbtool.cohort.inputs import SORTED, Source, unpacked
+from kbtool.cohort.units import TRIPLES, CohortError
+from kbtool.knowledge import Knowledge
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; PRAGMA cache_size = -65536;
+CREATE TABLE triple (place INTEGER PRIMARY KEY, node INTEGER, line BLOB);
+CREATE TABLE link (subject INTEGER, object INTEGER);
+CREATE TABLE owner (node INTEGER PRIMARY KEY, patient INTEGER);
+"""
+_FOLLOW = """
+INSERT OR IGNORE INTO owner SELECT link.object, owner.patient FROM owner JOIN link ON link.subject = owner.node
+WHERE link.object NOT IN (SELECT node FROM owner)
+"""
+_SHARED = """
+SELECT DISTINCT a.patient, b.patient FROM link JOIN owner a ON a.node = link.subject JOIN owner b ON b.node = link.object
+WHERE a.patient <> b.patient
+"""
+_SORTED = """
+SELECT line FROM triple LEFT JOIN owner ON owner.node = triple.node LEFT JOIN patient ON patient.node = owner.patient
+ORDER BY patient.place IS NULL, patient.place, triple.place
+"""
+_AT_ONCE = 10_000
+
+
+def together(sources: list[Source], folder: Path, knowledge: Knowledge, note: Callable[[str], None]) -> list[Source]:
+    """The inputs as one file in the order of patients, in the folder of the run; made once.
+
+    Raises CohortError for inputs that are documents, and where a file is broken: whose the broken part is, nobody knows.
+    """
+    documents = [source.name for source in sources if source.kind not in (TRIPLES, "turtle")]
+    if documents:
+        raise CohortError(f"--partition brings triples together (.nt, .ttl); a document is read as it is: {documents[0]}")
+    file = folder / "sorted.nt"
+    if not file.is_file():
+        note("bringing the triples of each patient together")
+        _sort(sources, folder, file, Vocabulary.read(knowledge))
+    about = file.stat()
+    name = sources[0].name if len(sources) == 1 else "the inputs, brought together"
+    return [Source(file, SORTED, False, about.st_size, about.st_mtime_ns, name)]
+
+
+def _sort(sources: list[Source], folder: Path, file: Path, vocabulary: Vocabulary) -> None:
+    database = folder / "sorting.sqlite"
+    database.unlink(missing_ok=True)
+    with closing(sqlite3.connect(database, isolation_level=None)) as base:
+        base.executescript(_SCHEMA)
+        base.execute("CREATE TABLE patient (node INTEGER PRIMARY KEY, place INTEGER)")
+        base.execute("BEGIN")
+        for number, source in enumerate(sources):
+            _load(base, source, number, vocabulary)
+        base.execute("CREATE INDEX of_subject ON link (subject)")
+        base.execute("INSERT INTO owner SELECT node, node FROM patient")
+        while base.execute(_FOLLOW).rowcount > 0:
+            pass
+        _join_sharing(base)
+        with replacing(file) as out:
+            out.writelines(line for (line,) in base.execute(_SORTED))
+        base.execute("COMMIT")
+    database.unlink()
+
+
+def _load(base: sqlite3.Connection, source: Source, number: int, vocabulary: Vocabulary) -> None:
+    triples: list[tuple[int, bytes]] = []
+    links: list[tuple[int, int]] = []
+
+    def flush() -> None:
+        base.executemany("INSERT INTO triple (node, line) VALUES (?, ?)", triples)
+        base.executemany("INSERT INTO link VALUES (?, ?)", links)
+        triples.clear()
+        links.clear()
+
+    for line, match in _statements(source, number):
+        node, predicate, target = match.groups()
+        subject = _hash(node)
+        triples.append((subject, line))
+        if vocabulary.leads(predicate, target):
+            links.append((subject, _hash(target)))
+        elif is_patient(predicate, target):
+            flush()
+            base.execute("INSERT OR IGNORE INTO patient SELECT ?, MAX(place) FROM triple", (subject,))
+        if len(triples) >= _AT_ONCE:
+            flush()
+    flush()
+
+
+def _statements(source: Source, number: int) -> Iterator[tuple[bytes, re.Match[bytes]]]:
+    """The lines of a file, each with its match; blank nodes get the number of the file into their labels."""
+    place = 0
+    try:
+        with source.path.open("rb") as raw:
+            stream = unpacked(raw, source.packed)
+            lines = lines_of(stream, source.name, 1) if source.kind == TRIPLES else turtle_lines(stream, 0)
+            for place, line in enumerate(lines, 1):
+                line = line.removeprefix(b"\xef\xbb\xbf")
+                if not line.strip() or line.lstrip().startswith(b"#"):
+                    continue
+                match = LINE.match(line)
+                if match is None:
+                    raise CohortError(
+                        f"{source.name}: line {place}: not valid N-Triples; nobody can tell whose it is, so correct it"
+                    )
+                line = renamed(line.rstrip(b"\r\n") + b"\n", match, lambda label: b"_:f%d.%s" % (number, label[2:]))
+                again = LINE.match(line)
+                assert again is not None
+                yield line, again
+    except SyntaxError as error:
+        raise CohortError(f"{source.name}: line {error.lineno}: not valid Turtle: {error.msg}") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise CohortError(f"{source.name}: cannot be read after line {place}: {error}") from None
+
+
+def _join_sharing(base: sqlite3.Connection) -> None:
+    """Give the nodes of patients who share one to the first of them."""
+    above: dict[int, int] = {}
+
+    def root(patient: int) -> int:
+        while above.get(patient, patient) != patient:
+            patient = above[patient]
+        return patient
+
+    for one, other in base.execute(_SHARED).fetchall():
+        above[root(one)] = root(other)
+    base.executemany("UPDATE owner SET patient = ? WHERE patient = ?", [(root(p), p) for p in above])
+
+
+def _hash(node: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(node, digest_size=8).digest(), "little", signed=True)

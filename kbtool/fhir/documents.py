@@ -1,0 +1,225 @@
+"""FHIR documents: JSON that keeps its digits, the resources in it, and where their references lead."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyoxigraph as ox
+
+from kbtool.facts import BASE, FactsError
+from kbtool.fhir.values import Digits
+
+Json = dict[str, Any]
+
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_IRI = re.compile(r"(https?://|urn:(uuid|oid):)[^\x00-\x20<>\"{}|\\^`]+")
+_PLAIN_IRI = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(/[A-Za-z0-9._~-]+)+|urn:uuid:[0-9a-fA-F-]{36}")
+_RELATIVE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}")
+_HISTORY = re.compile(r"/_history/[^/]*$")
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+_decoder = json.JSONDecoder(parse_float=Digits, parse_constant=_constant)
+
+
+def loads(data: bytes | str, name: str = "<bytes>") -> Any:
+    """JSON in which a number with a fraction or an exponent keeps its characters (as `Digits`). Raises FactsError."""
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        return _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise FactsError(f"{name}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise FactsError(
+            f"{name}: line {error.object.count(10, 0, error.start) + 1}: not UTF-8 text; save the file as UTF-8"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise FactsError(f"{name}: not valid JSON: {said}") from None
+
+
+def is_fhir(data: bytes) -> bool:
+    """Whether JSON, or the first line of NDJSON, is FHIR: an object with a resourceType, and no JSON-LD."""
+    if b'"resourceType"' not in data or data.lstrip()[:1] != b"{":
+        return False
+    try:
+        first, _ = _decoder.raw_decode(data.lstrip().decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(first, dict) and "resourceType" in first and not any(key.startswith("@") for key in first)
+
+
+def documents(data: bytes, name: str = "<bytes>") -> Iterator[tuple[Json, bool]]:
+    """The resources and Bundles of a file: one JSON object, or NDJSON with one a line; with each, whether it is plain, which
+    is to hold no modifierExtension. Raises FactsError."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise FactsError(f"{name}: the file is empty")
+    head, newline, rest = data.lstrip().partition(b"\n")
+    try:
+        first = _decoder.decode(head.decode("utf-8"))
+        many = bool(newline) and bool(rest.strip())
+    except (ValueError, RecursionError):
+        first, many = None, False
+    if not many:
+        yield _resource(first if first is not None else loads(data, name), name), b"modifierExtension" not in data
+        return
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            where = f"{name}: line {number}"
+            try:
+                found = _decoder.decode(line.decode("utf-8"))
+            except (ValueError, RecursionError):
+                found = loads(line, where)
+            yield _resource(found, where), b"modifierExtension" not in line
+
+
+def _resource(found: Any, where: str) -> Json:
+    if not isinstance(found, dict) or not isinstance(found.get("resourceType"), str):
+        raise FactsError(f"{where}: not a FHIR resource: it has no resourceType")
+    return found
+
+
+def _unversioned(reference: str) -> str:
+    return _HISTORY.sub("", reference) if "/_history/" in reference else reference
+
+
+def _is_iri(text: str) -> bool:
+    if _PLAIN_IRI.fullmatch(text):
+        return True
+    try:
+        return _IRI.fullmatch(text) is not None and bool(ox.NamedNode(text))
+    except ValueError:
+        return False
+
+
+class Entry:
+    """A resource in its place: the fullUrl of its entry, if any. plain: whether it is known to hold no modifierExtension."""
+
+    __slots__ = ("full_url", "id", "kind", "plain", "resource")
+
+    def __init__(self, resource: Json, full_url: Any = None, plain: bool = False) -> None:
+        self.resource, self.plain = resource, plain
+        self.full_url = full_url if isinstance(full_url, str) and _is_iri(full_url) else None
+        kind, identifier = resource.get("resourceType"), resource.get("id")
+        self.kind = kind if isinstance(kind, str) else "Resource"
+        self.id = identifier if isinstance(identifier, str) and _ID.fullmatch(identifier) else None
+
+    @property
+    def reference(self) -> str:
+        """How the resource is named to a person: Type/id, or its fullUrl, or its type."""
+        return f"{self.kind}/{self.id}" if self.id else self.full_url or self.kind
+
+    @property
+    def iri(self) -> str | None:
+        """The IRI of the resource: its fullUrl, else one made of type and id; None where it has neither."""
+        return self.full_url or (f"{BASE}{self.kind}/{self.id}" if self.id else None)
+
+    @property
+    def base(self) -> str | None:
+        """The address of the server that the resource is on, with a slash at the end, where its fullUrl tells it."""
+        tail = f"{self.kind}/{self.id}"
+        if self.full_url and self.id and self.full_url.startswith("http") and self.full_url.endswith("/" + tail):
+            return self.full_url[: -len(tail)]
+        return None
+
+
+class Scope:
+    """Resources that can refer to each other: those of a Bundle, or those that stand alone."""
+
+    def __init__(self, above: Scope | None = None) -> None:
+        self.above = above
+        self.by_url: dict[str, Entry] = {}
+        self.by_tail: dict[str, Entry | None] = {}
+        self.by_identifier: dict[tuple[str, str], set[str]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Make a resource known. Two of one type and id at different addresses cannot be told apart by these alone."""
+        if entry.full_url:
+            self.by_url[entry.full_url] = entry
+        if entry.id:
+            tail = f"{entry.kind}/{entry.id}"
+            other = self.by_tail.get(tail, entry)
+            self.by_tail[tail] = entry if other is not None and other.full_url == entry.full_url else None
+        if entry.kind == "Patient" and entry.iri and "identifier" in entry.resource:
+            for identifier in (
+                entry.resource.get("identifier") or () if isinstance(entry.resource.get("identifier"), list) else ()
+            ):
+                if isinstance(identifier, dict) and isinstance(identifier.get("value"), str):
+                    key = (str(identifier.get("system", "")), identifier["value"])
+                    self.by_identifier.setdefault(key, set()).add(entry.iri)
+
+    def find(self, reference: str, origin: Entry) -> Entry | None:
+        """The resource that a reference in a resource points at, if it is there and no other can be meant."""
+        reference = _unversioned(reference)
+        found = self.by_url.get(reference)
+        if found is None and _RELATIVE.fullmatch(reference):
+            found = self.by_url.get((origin.base or "") + reference) or self.by_tail.get(reference)
+        elif found is None and reference.startswith("http"):
+            near = self.by_tail.get("/".join(reference.rsplit("/", 2)[-2:]))
+            found = near if near is not None and near.full_url is None else None
+        return found if found is not None or self.above is None else self.above.find(reference, origin)
+
+    def key(self, reference: str, origin: Entry) -> str:
+        """The IRI of the resource that a reference points at, whether it is there or not."""
+        entry = self.find(reference, origin)
+        if entry is not None and entry.iri:
+            return entry.iri
+        reference = _unversioned(reference)
+        return (origin.base or BASE) + reference if _RELATIVE.fullmatch(reference) else reference
+
+    def resolve(self, origin: Entry, reference: str) -> Json | None:
+        """The resource that a reference points at, contained ones too."""
+        if reference.startswith("#"):
+            contained = origin.resource.get("contained")
+            listed = contained if isinstance(contained, list) else []
+            found = [c for c in listed if isinstance(c, dict) and c.get("id") == reference[1:]]
+            return found[0] if len(found) == 1 else None
+        entry = self.find(reference, origin)
+        return entry.resource if entry is not None else None
+
+    def patient(self, subject: Any, origin: Entry) -> tuple[str, str] | str:
+        """The IRI and the reference of the patient that a subject names; or, as one string, why there is none."""
+        if not isinstance(subject, dict):
+            return "it does not say whom it is about"
+        reference = subject.get("reference")
+        if not isinstance(reference, str):
+            return self._identified(subject)
+        if reference.startswith("#"):
+            return "the patient it is about stands only inside it and cannot be told from others"
+        entry = self.find(reference, origin)
+        if entry is not None:
+            if entry.kind != "Patient":
+                return f"it is about a {entry.kind} and not about a patient"
+            return (entry.iri, entry.reference) if entry.iri else "the patient it is about has neither id nor fullUrl"
+        reference = _unversioned(reference)
+        tail = "/".join(reference.rsplit("/", 2)[-2:])
+        if not _RELATIVE.fullmatch(tail):
+            return f"the patient it is about ({reference[:80]}) is not in the record"
+        if not tail.startswith("Patient/"):
+            return f"it is about a {tail.split('/')[0]} and not about a patient"
+        if tail == reference:
+            return (origin.base or BASE) + reference, tail
+        return (reference, tail) if _is_iri(reference) else f"the patient it is about ({reference[:80]}) cannot be told"
+
+    def _identified(self, subject: Json) -> tuple[str, str] | str:
+        identifier = subject.get("identifier")
+        if not isinstance(identifier, dict) or not isinstance(identifier.get("value"), str):
+            return "it does not say whom it is about in a way that can be followed"
+        key = (str(identifier.get("system", "")), identifier["value"])
+        scope: Scope | None = self
+        while scope is not None:
+            found = scope.by_identifier.get(key, set())
+            if len(found) == 1:
+                iri = next(iter(found))
+                return iri, "/".join(iri.rsplit("/", 2)[-2:])
+            if found:
+                return "more than one patient has the identifier of the one it is about"
+            scope = scope.above
+        return "no patient in the record has the identifier of the one it is about"

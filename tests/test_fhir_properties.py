@@ -1,0 +1,313 @@
+"""FHIR in, by properties: no bundle crashes the reader, and what cannot be read never becomes advice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+from fhir_records import Writer, bundle, dumps
+from golden import Case, cases
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import kbtool
+from kbtool import engine
+from kbtool.api import KnowledgeBase
+from kbtool.fhir.read import PatientRead, Read, loads, read, read_resources
+from kbtool.fhir.tables import tables
+from kbtool.namespaces import CG, RDFS
+
+Json = dict[str, Any]
+
+QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@cache
+def kb() -> KnowledgeBase:
+    return kbtool.load()
+
+
+@cache
+def records() -> dict[str, list[Json]]:
+    """The worked cases in FHIR that state one patient and nothing that validation objects to."""
+    writer = Writer(kb().knowledge)
+    sound = {n: c for n, c in cases().items() if len(c.group) == 1 and not {"refused", "setAside"} & c.expected.keys()}
+    return {name: json.loads(dumps(bundle(writer.resources(case))))["entry"] for name, case in sound.items()}
+
+
+def resources(name: str) -> list[Json]:
+    return [json.loads(json.dumps(entry["resource"])) for entry in records()[name]]
+
+
+def answer(found: Read, case: Case) -> Json:
+    (result,) = engine.assess(kb().knowledge, found.facts(), engine.parse_as_of(case.as_of))
+    return result.data
+
+
+# --- Nothing crashes, and what is read is well formed ----------------------------------------------
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(
+        ["", "final", "active", "2026-02-10", "2026-02-10T06:40:00Z", "mg/dL", "Patient/P", "#x", "http://loinc.org", "1292"]
+    ),
+    st.text(max_size=8),
+)
+JUNK = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                ["coding", "code", "system", "value", "unit", "reference", "start", "end", "resourceType", "url", "text"]
+            ),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of everything in a JSON value."""
+    found = [path] if path else []
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        found += places(value, (*path, key))
+    return found
+
+
+def change(document: Any, path: tuple[Any, ...], value: Any) -> None:
+    """Put something else at a place; Ellipsis takes it out."""
+    node = document
+    for key in path[:-1]:
+        node = node[key]
+    if value is not ...:
+        node[path[-1]] = value
+    elif isinstance(node, dict):
+        del node[path[-1]]
+
+
+@QUIET
+@given(st.data())
+def test_a_garbled_record_is_read_without_a_crash_and_what_is_read_is_well_formed(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(records())))
+    document: Json = bundle(resources(name))
+    for _ in range(data.draw(st.integers(1, 4))):
+        where = data.draw(st.sampled_from(places(document)))
+        try:
+            change(document, where, data.draw(st.one_of(JUNK, st.just(...))))
+        except (KeyError, IndexError, TypeError):
+            continue
+    assume(isinstance(document.get("resourceType"), str))
+    found = read(json.dumps(document).encode(), kb().knowledge)
+    everything = [entry for patient in found.patients.values() for entry in patient.not_read] + found.stray
+    assert all(entry.reason and entry.resource for entry in everything)
+    for patient in found.patients.values():
+        assert patient.quads, "what is read parses as triples"
+    for result in engine.assess(kb().knowledge, found.facts(), engine.parse_as_of(cases()[name].as_of)):
+        broken = {v["shape"].rsplit("/", 1)[-1] for v in (*result.refused, *result.data["setAside"])}
+        assert broken <= PLAUSIBILITY, broken
+    assert read_resources([loads(json.dumps(document))], kb().knowledge).patients.keys() == found.patients.keys()
+
+
+PLAUSIBILITY = {
+    "EndShape", "FutureShape", "InProgressShape", "PlausibleShape", "SessionLengthShape", "DosePositiveShape", "DigitsShape",
+    "FunctionalShape", "SessionCountShape", "SessionCountOrderShape", "AffectedSessionsShape", "OfSessionsShape", "NumberShape",
+    "PatientFactsShape", "DateTimeShape", "FactOwnerShape",
+}  # fmt: skip
+"""Shapes that ask whether what was sent can be: what the reader emits breaks no other."""
+
+
+@QUIET
+@given(st.lists(JUNK, max_size=4))
+def test_junk_is_read_without_a_crash(junk: list[Any]) -> None:
+    found = read_resources([item if isinstance(item, dict) else {"resourceType": item} for item in junk], kb().knowledge)
+    list(engine.assess(kb().knowledge, found.facts(), engine.parse_as_of("2026-02-10T12:00:00Z")))
+
+
+# --- What cannot be read never becomes advice ------------------------------------------------------
+
+
+def _status(resource: Json) -> None:
+    if resource["resourceType"] == "Condition":
+        system = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
+        resource["verificationStatus"] = {"coding": [{"system": system, "code": "differential"}]}
+    else:
+        resource["status"] = "unknown"
+
+
+def _modifier(resource: Json) -> None:
+    resource["modifierExtension"] = [{"url": "https://example.org/means-the-opposite", "valueBoolean": True}]
+
+
+def _rules(resource: Json) -> None:
+    resource["implicitRules"] = "https://example.org/rules"
+
+
+SPOILS = (_status, _modifier, _rules)
+"""Ways to make a resource unreadable, whatever it states."""
+
+
+def _above(concept: str) -> set[str]:
+    found = {q.subject.value for q in kb().knowledge.graph.quads_for_pattern(None, RDFS["subClassOf"], None, None)}
+    known = tables(kb().knowledge.graph).concepts
+    return {iri for iri in found if iri in known[concept].above or concept in known.get(iri, known[concept]).above}
+
+
+@cache
+def stoppers() -> dict[str, dict[str, set[str]]]:
+    """For each recommendation by name: what its own criteria name, and what could stop it or make it needless."""
+    knowledge = kb().knowledge
+
+    def named(criteria: list[str]) -> set[str]:
+        return {name for criterion in criteria for name in knowledge.values(criterion, CG["refersTo"])}
+
+    found = {}
+    for iri in knowledge.instances(CG["Recommendation"]):
+        against = knowledge.values(iri, CG["metWhen"]) + knowledge.values(iri, CG["requiresAbsenceOf"])
+        for action in knowledge.values(iri, CG["action"]):
+            for quad in knowledge.graph.quads_for_pattern(None, CG["forbids"], kbtool.facts.ox.NamedNode(action), None):
+                against += knowledge.values(quad.subject.value, CG["appliesTo"])
+        own = knowledge.values(iri, CG["appliesTo"]) + knowledge.values(iri, CG["requires"])
+        found[iri] = {"own": named(own), "against": named(against)}
+    return found
+
+
+@dataclass
+class Variant:
+    """A worked case in which one resource was made unreadable: what that resource stated, and the answers before and after."""
+
+    name: str
+    reference: str
+    stated: set[str]
+    left: set[str]
+    reported: set[str]
+    before: Json
+    after: Json
+
+
+def variants() -> Iterator[Variant]:
+    """Every worked case with each of its resources made unreadable in turn."""
+    by_time: dict[str, list[str]] = {}
+    for name in records():
+        by_time.setdefault(cases()[name].as_of, []).append(name)
+    for moment, some in by_time.items():
+        sent: list[Json] = []
+        made: list[tuple[str, str, str]] = []
+        for name in some:
+            sent += resources(name)
+            for number, resource in enumerate(resources(name)):
+                if resource["resourceType"] == "Patient":
+                    continue
+                copy = f"{name}--{number}"
+                text = json.dumps(resources(name)).replace(f'"Patient/{name}"', f'"Patient/{copy}"')
+                changed = json.loads(text)
+                changed[0]["id"] = copy
+                SPOILS[number % len(SPOILS)](changed[number])
+                sent += changed
+                made.append((name, copy, f"{resource['resourceType']}/{resource['id']}"))
+        found = read_resources(sent, kb().knowledge)
+        assert not found.stray
+        patients = {patient.reference.removeprefix("Patient/"): patient for patient in found.patients.values()}
+        results = engine.assess(kb().knowledge, found.facts(), engine.parse_as_of(moment))
+        answers = {result.patient.rsplit("/", 1)[-1]: result.data for result in results}
+        for name, copy, reference in made:
+            reported = {entry.resource for entry in patients[copy].not_read if entry.matters}
+            stated = {iri for iri, origin in types(patients[name], found) if origin == reference}
+            left = {iri for iri, _ in types(patients[copy], found)}
+            yield Variant(name, reference, stated, left, reported, answers[name], answers[copy])
+
+
+def types(patient: PatientRead, found: Read) -> list[tuple[str, str]]:
+    """The classes of the facts of a patient, each with the resource that states it."""
+    said = [q for q in patient.quads if q.predicate.value.endswith("#type") and q.subject.value in found.origins]
+    return [(q.object.value, found.origins[q.subject.value]) for q in said]
+
+
+def held_back() -> Iterator[str]:
+    """What goes wrong in the variants: a resource that is not reported, a recommendation that comes up or stays although what
+    it rests on, or what could stop it, cannot be read."""
+    known = tables(kb().knowledge.graph).concepts
+    for variant in variants():
+        if variant.reference not in variant.reported:
+            yield f"{variant.name}: {variant.reference} is not reported"
+        was = {r["iri"] for r in variant.before["recommendations"] if r["status"] == "recommended"}
+        gone = variant.stated - variant.left
+        measured = {iri for iri in gone if known[iri].kind in ("Observation", "Setting")}
+        related = {name for iri in gone - measured for name in _above(iri) if name in known}
+        for entry in variant.after["recommendations"]:
+            stops = stoppers()[entry["iri"]]
+            if entry["status"] != "recommended" or kb().knowledge.value(entry["iri"], CG["accompanies"]):
+                continue
+            if entry["iri"] not in was and stops["own"] & measured:
+                yield f"{variant.name}: {entry['name']} came up without {variant.reference}"
+            if stops["against"] & related:
+                yield f"{variant.name}: {entry['name']} although {variant.reference} could not be read"
+
+
+def test_what_cannot_be_read_is_reported_and_never_becomes_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = sum(1 for _ in variants())
+    assert count > 1000, count
+    assert list(held_back()) == []
+    monkeypatch.setattr(tables(kb().knowledge.graph), "assumed", {})
+    assert len(list(held_back())) > 20, "without what the reader remembers as unread, advice must come up"
+
+
+@pytest.mark.parametrize(("remembered", "status"), [(True, "undetermined"), (False, "recommended")])
+def test_what_may_be_there_is_what_holds_the_advice_back(remembered: bool, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drug that the patient may take is not advised, and would be if the reader forgot that there was something unread."""
+    graph = kb().knowledge.graph
+    if not remembered:
+        monkeypatch.setattr(tables(graph), "assumed", {})
+    name = "Baclofen-7-days-at-dose"
+    sent = resources(name)
+    for resource in sent:
+        if resource["resourceType"] == "MedicationStatement":
+            resource["status"] = "on-hold"
+    found = answer(read_resources(sent, kb().knowledge), cases()[name])
+    (start,) = [r for r in found["recommendations"] if r["name"] == "StartBaclofen"]
+    assert start["status"] == status
+    assert start["needs"] == (["Baclofen"] if remembered else [])
+
+
+@pytest.mark.parametrize(
+    ("status", "possible", "stop"), [("in-progress", False, True), ("on-hold", True, False), ("not-done", False, False)]
+)
+def test_an_unread_session_leaves_a_hard_stop_possible(status: str, possible: bool, stop: bool) -> None:
+    def entry(kind: str, **elements: Any) -> Json:
+        return {"resourceType": kind, "id": kind, "subject": {"reference": "Patient/P"}} | elements
+
+    def coded(system: str, code: str) -> Json:
+        return {"coding": [{"system": system, "code": code}]}
+
+    own, snomed = "https://w3id.org/kbtool/dialysis/", "http://snomed.info/sct"
+    sent = [
+        {"resourceType": "Patient", "id": "P"},
+        entry("Procedure", id="hd", status="in-progress", code=coded(own, "Haemodialysis")),
+        entry(
+            "Procedure", status=status, code=coded(own, "HaemodialysisSession"), performedPeriod={"start": "2026-02-10T10:00:00Z"}
+        ),
+        entry("Condition", code=coded(snomed, "55300003")),
+        entry(
+            "MedicationRequest",
+            status="draft",
+            intent="order",
+            medicationCodeableConcept=coded("http://www.nlm.nih.gov/research/umls/rxnorm", "6585"),
+            dosageInstruction=[{"route": coded(snomed, "47625008")}],
+        ),
+    ]
+    (result,) = engine.assess(
+        kb().knowledge, read_resources(sent, kb().knowledge).facts(), engine.parse_as_of("2026-02-10T12:00:00Z")
+    )
+    (prohibition,) = [p for p in result.data["prohibitions"] if p["orders"]]
+    assert (prohibition["hardStopPossible"], prohibition["hardStop"]) == (possible, stop)
+    assert ("HaemodialysisSession" in prohibition["needs"]) is possible
