@@ -112,7 +112,7 @@ _MANY = 500
 _LARGE = 30_000
 """With more terms than this, orders of joins are looked for and kept."""
 _FEW = 256
-"""Up to so many solutions the size of a join with classes is counted, above it is estimated."""
+"""Up to so many solutions the size of a join with classes is counted, above it is guessed from averages."""
 
 
 def together(tables: Sequence[Solutions], names: Iterable[str] | None = None) -> Solutions:
