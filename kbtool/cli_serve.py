@@ -82,8 +82,8 @@ def serve(
         _raise_files()
         service = Service(load(ontology), facts, max_rows=row_limit, max_bytes=2 * body_limit * 2**20, as_of=as_of)
         service.load()
-        for line in service.refused:
-            typer.echo(f"kbtool: {line}", err=True)
+        if service.refused:
+            typer.echo(f"kbtool: facts that were not accepted: {len(service.refused)}; GET /patients tells which", err=True)
         service.warm()
         listening = listen(host, port)
         name = f"[{host}]" if ":" in host else host
@@ -107,8 +107,10 @@ def serve(
         )
         keeper = Keeper(service.jobs(), renew=service.load, rehearse=service.look_up)
         keeper.start(listening)
-        app = Server(service, keeper, settings).app()
-        run(app, listening, seconds=time_limit, ready=lambda: typer.echo(f"kbtool serves at {address}/  (stop it with Ctrl+C)"))
+        server, ready = Server(service, keeper, settings), f"kbtool serves at {address}/  (stop it with Ctrl+C)"
+        run(server.app(), listening, seconds=time_limit, ready=lambda: typer.echo(ready))
+        if server.broken:
+            raise typer.Exit(2)
 
 
 def _token(file: Path | None) -> str:

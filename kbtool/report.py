@@ -85,6 +85,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_visible,
+        auto_reload=False,
     )
     for name in environment.list_templates(filter_func=lambda name: name.startswith("report")):
         environment.get_template(name)

@@ -150,7 +150,7 @@ class _Printer:
 
     def _unread(self, *, matters: bool) -> Iterator[str]:
         """What of the record was not read: what the guideline knows first, and what is known not to count at the end."""
-        title = "NOT READ: a measurement among these counts as missing, anything else as absent; look at the record"
+        title = "NOT READ: whether the patient has what these say is unknown, not excluded; look at the record"
         yield from self._section(
             title if matters else "NOT COUNTED, OR NOT IN FULL",
             [self._resource(entry) for entry in self.patient.get("notRead", ()) if entry["matters"] is matters],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -441,3 +443,27 @@ def test_another_guideline_is_served_as_well(tmp_path: Path) -> None:
                 body = example if isinstance(example, str | None) else json.dumps(example)
                 answer = served.request(method, address, body, {"content-type": media} if media else {})
                 assert answer.status == 200, (address, media, answer.text[:300])
+
+
+def test_a_child_needs_no_file_for_any_patient() -> None:
+    script = """
+import sys
+from kbtool import load
+from kbtool.serve.jobs import ANSWERS, Service
+from kbtool.serve.keeper import Request
+
+service = Service(load())
+service.warm()
+opened = []
+sys.addaudithook(lambda event, given: opened.append(given[0]) if event == "open" else None)
+for text in sys.stdin.read().split("\\0"):
+    for accept in ANSWERS:
+        asked = {"accept": accept, "as_of": sys.argv[1], "explain": accept == "application/json"}
+        assert service.assess(Request(asked, text.encode())).status == 200
+    assert service.validate(Request({}, text.encode())).status == 200
+print(opened)
+"""
+    sample = "\0".join(facts(name) for name in ("P01", "P15", "P22"))
+    command = [sys.executable, "-c", script, AS_OF]
+    done = subprocess.run(command, input=sample, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

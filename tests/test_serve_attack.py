@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import random
 import re
 import signal
@@ -305,8 +306,6 @@ def test_a_job_can_open_nothing(tmp_path: Path, listener: Listener) -> None:
 
 
 def test_a_job_cannot_fork(tmp_path: Path) -> None:
-    import os
-
     jobs = """
         def fork(request):
             child = os.fork()
@@ -509,6 +508,26 @@ def test_nothing_outlives_a_killed_server(tmp_path: Path) -> None:
         assert served.all_gone()
         with pytest.raises(OSError):  # noqa: PT011
             running.result()
+
+
+def test_the_service_ends_with_its_keeper(tmp_path: Path) -> None:
+    with serving.running(tmp_path) as served:
+        assert served.query(LOOKUP).status == 200
+        keeper = sorted(served.processes())[1]
+        os.kill(keeper, signal.SIGKILL)
+        assert served.process.wait(30) == 2, "a service that can answer nothing goes on"
+        assert served.all_gone()
+        assert "has ended" in served.log
+
+
+def test_few_file_handles_are_no_defect(tmp_path: Path) -> None:
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))"
+    with serving.running(tmp_path, prelude=few) as served:
+        with contextlib.ExitStack() as stack:
+            for _ in range(150):
+                stack.enter_context(served.socket())
+            time.sleep(0.5)
+        assert serving.eventually(lambda: served.query(LOOKUP).status == 200)
 
 
 @pytest.mark.parametrize("times", [400, pytest.param(5000, marks=pytest.mark.deep)])
@@ -874,7 +893,8 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("private")
     (folder / "facts").mkdir()
-    (folder / "facts" / "a.ttl").write_text(SECRET, encoding="utf-8")
+    wrong = f"<urn:x:wrong{MARK}> a <https://w3id.org/kbtool/cg/Patient> ."  # a patient without a fact is not accepted
+    (folder / "facts" / "a.ttl").write_text(SECRET + wrong, encoding="utf-8")
     with serving.running(folder, "--facts", str(folder / "facts"), "--as-of", AS_OF, KBTOOL_TOKEN=TOKEN) as server:
         yield server
 
@@ -1002,7 +1022,9 @@ def test_the_log_tells_nothing_of_a_client(private: Served) -> None:
     assert MARK not in log
     assert TOKEN not in log
     assert "ASK" not in log
-    assert all(LINE.fullmatch(line) for line in log.splitlines()), log
+    first, *lines = log.splitlines()
+    assert first == "kbtool: facts that were not accepted: 1; GET /patients tells which"
+    assert all(LINE.fullmatch(line) for line in lines), log
     assert MARK not in private.get("/metrics").text
     assert len(log.splitlines()) > 5
 

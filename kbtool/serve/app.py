@@ -7,6 +7,8 @@ import contextlib
 import hmac
 import json
 import mimetypes
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,7 +71,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self.keeper = self.root
-        self.stale = False
+        self.stale = self.broken = False
         self.held = flow.Held()
         self.slots = asyncio.Semaphore(self.settings.at_once)
         self.workbench = Workbench(self.service.kb, facts=self.service.folder is not None)
@@ -124,9 +126,10 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Listen to the keeper, keep the facts fresh, and end the keeper with the server."""
+        """Listen to the keeper, keep the facts fresh, and end the keeper with the server, and the server with the keeper."""
+        asyncio.get_running_loop().set_exception_handler(_noted)
         self.root.attach()
-        tasks = set()
+        tasks = {asyncio.create_task(self.watch())}
         if self.service.folder is not None:
             tasks.add(asyncio.create_task(self.refresh()))
         yield
@@ -134,6 +137,15 @@ class Server:
             task.cancel()
         for keeper in {self.keeper, self.root}:
             keeper.close()
+
+    async def watch(self) -> None:
+        """End the service when the keeper has ended, for nothing can be answered then."""
+        while not self.broken:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.keeper.lost.wait(), 1)
+            self.broken = self.keeper.lost.is_set()
+        sys.stderr.write("kbtool: the process that does the work has ended, and so does the service\n")
+        signal.raise_signal(signal.SIGTERM)
 
     async def refresh(self) -> None:
         """Read the facts that stay anew, again and again: they change, and what is derived from them grows old."""
@@ -347,6 +359,11 @@ class Server:
 
 def _accepted(request: Request) -> str:
     return ",".join(request.headers.getlist("accept"))
+
+
+def _noted(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of a defect in what nobody waits for; the exception itself may tell of a patient."""
+    sys.stderr.write(f"kbtool: {context['message']}\n")
 
 
 async def _left(request: Request) -> None:

@@ -113,6 +113,7 @@ class Keeper:
         self._control: socket.socket | None = None
         self._number = 0
         self._running = 0
+        self.lost = asyncio.Event()
         self._ended: dict[int, asyncio.Future[str]] = {}
         self._fresh: deque[_Child] = deque()
         self._used: deque[_Child] = deque()
@@ -148,7 +149,7 @@ class Keeper:
             self._refill()
 
     def close(self) -> None:
-        """Let the keeper end. Its children are killed."""
+        """Let the keeper end, and its children. Where it ends by itself, `lost` is set."""
         if self._forking is not None:
             self._forking.cancel()
         for child in (*self._fresh, *self._used):
@@ -174,18 +175,22 @@ class Keeper:
             if again and child is not None and self._control is not None and len(self._used) < _AHEAD:
                 self._used.append(child)
             elif child is not None:
-                self._ended.pop(child.number, None)
-                child.writer.transport.abort()
+                self._leave(child)
 
     async def _child(self, *, again: bool) -> _Child:
         """A child that waits for a job, or a new one. again: whether it may be one that has done a job."""
         for waiting in (self._used, self._fresh) if again else (self._fresh,):
             while waiting:
                 found = waiting.pop()
+                self._refill()
                 if not found.ended.done():
-                    self._refill()
                     return found
+                self._leave(found)
         return await self._fork()
+
+    def _leave(self, child: _Child) -> None:
+        self._ended.pop(child.number, None)
+        child.writer.transport.abort()
 
     def _refill(self) -> None:
         if self._control is not None and (self._forking is None or self._forking.done()):
@@ -199,14 +204,18 @@ class Keeper:
     async def _fork(self) -> _Child:
         self._number += 1
         number = self._number
-        mine, its = socket.socketpair()
+        mine = None
         try:
+            mine, its = socket.socketpair()
             with its:
                 self._send({"number": number, "renew": False}, its)
             reader, writer = await asyncio.open_connection(sock=mine, limit=2**20)
-        except OSError as error:
-            mine.close()
-            raise JobEndedError("lost") from error
+        except BaseException as error:
+            if mine is not None:
+                mine.close()
+            if isinstance(error, OSError):
+                raise JobEndedError("lost") from error
+            raise
         ended = self._ended[number] = asyncio.get_running_loop().create_future()
         return _Child(number, reader, writer, ended)
 
@@ -247,6 +256,7 @@ class Keeper:
             if not future.done():
                 future.set_result("lost")
         self.close()
+        self.lost.set()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 import sys
@@ -117,7 +118,7 @@ def serve(app: ASGIApp, listening: socket.socket, *, seconds: float, ready: Call
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=int(seconds) + 2,
         h11_max_incomplete_event_size=HEAD,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=min(_CONNECTIONS, max(10, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)),
         lifespan="on",
         proxy_headers=False,
     )

@@ -135,7 +135,10 @@ def peers(stack: ExitStack, folder: Path, python: str) -> dict[str, tuple[int, s
         port = _free()
         command = [program, "serve-read-only", "--location", location, "--bind", f"127.0.0.1:{port}"]
         found["oxigraph"] = (stack.enter_context(peer(command, port)), "/query")
-    if subprocess.run([python, "-c", "import rdflib_endpoint, click"], capture_output=True).returncode == 0:
+    if (
+        shutil.which(python)
+        and subprocess.run([python, "-c", "import rdflib_endpoint, click"], capture_output=True).returncode == 0
+    ):
         port = _free()
         command = [python, "-m", "rdflib_endpoint", "serve", "--host", "127.0.0.1", "--port", str(port), str(file)]
         found["rdflib-endpoint"] = (stack.enter_context(peer(command, port)), "/")
