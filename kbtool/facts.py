@@ -58,6 +58,8 @@ MAX_XML_BYTES = 64 * 2**20
 _PATIENT, _TYPE, _VALUE = CG["Patient"], RDF["type"], CG["value"]
 _PATIENT_ROW, _TYPE_ROW, _VALUE_ROW, _IMPORTS = str(_PATIENT), str(_TYPE), str(_VALUE), str(OWL["imports"])
 _REPORTED = str(CG["reportedValue"])
+_LONGEST_NUMBER = 100
+"""Digits before or after the point of a number with an exponent; written out, a longer one could fill any memory."""
 _ENTITY = re.compile(rb"<!ENTITY\s+(%\s+)?\S+\s+(.*?)>", re.DOTALL)
 _NAMESPACE_ENTITY = re.compile(rb"""^(["'])(https?://|urn:)[^&%"']*\1\s*$""")
 _BAD_IRI = re.compile(r'[\x00-\x20<>"{}|\\^`]')
@@ -346,9 +348,15 @@ def _prepare_json(name: str, data: bytes) -> bytes:
     """JSON-LD with decimals that keep their digits: a bare 0.70 would become a binary float."""
 
     def decimal(number: str) -> dict[str, str]:
-        from decimal import Decimal
+        from decimal import Decimal, InvalidOperation
 
-        return {"@value": format(Decimal(number), "f"), "@type": XSD["decimal"].value}
+        try:
+            value = Decimal(number)
+        except InvalidOperation:
+            value = Decimal("Infinity")
+        if not value.is_finite() or abs(value.adjusted()) > _LONGEST_NUMBER:
+            raise ValueError(f"a number of more than {_LONGEST_NUMBER} digits")
+        return {"@value": format(value, "f"), "@type": XSD["decimal"].value}
 
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not a number")

@@ -128,15 +128,14 @@ class Served:
         return [pid for pid, group, state in _processes() if group == self.process.pid and state != "Z"]
 
     def working(self) -> set[int]:
-        """The children that have used half a second of processor time or more: what waits for a job has not."""
-        least = os.sysconf("SC_CLK_TCK") / 2
-        found = set()
-        for pid in sorted(self.processes())[2:]:
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                if int(fields[11]) + int(fields[12]) >= least:
-                    found.add(pid)
-        return found
+        """The children that use the processor, and still do a little later."""
+
+        def running() -> set[int]:
+            return {pid for pid, group, state in _processes() if group == self.process.pid and state == "R"} - {self.process.pid}
+
+        first = running()
+        time.sleep(0.2)
+        return first & running()
 
     def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
         """End it, and say with which status it ended."""

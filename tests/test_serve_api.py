@@ -71,6 +71,19 @@ def test_assess_answers_as_the_python_interface(served: Served, kb: kbtool.Knowl
     assert answer.json == json.loads(json.dumps(kb.assess(facts(name).encode(), as_of=AS_OF).to_json()))
 
 
+def test_nothing_carries_over_from_one_patient_to_the_next(served: Served, kb: kbtool.KnowledgeBase) -> None:
+    expected = {name: json.loads(json.dumps(kb.assess(facts(name).encode(), as_of=AS_OF).to_json())) for name in NAMES}
+    rule = expected["P01"]["patients"][0]["recommendations"][0]["name"]
+    for turn in range(4):
+        for name in NAMES if turn % 2 else NAMES[::-1]:
+            assert served.post("/assess" + AT, facts(name), content_type=TURTLE).json == expected[name]
+            served.post("/validate" + AT, facts(name), content_type=TURTLE)
+            served.post(f"/explain{AT}&rule={rule}", facts(name), content_type=TURTLE)
+            page = served.post("/assess" + AT, facts(name), content_type=TURTLE, accept="text/html").text
+            others = {p["patient"] for other in NAMES if other != name for p in expected[other]["patients"]}
+            assert not any(f"{each}<" in page for each in others)
+
+
 def test_assess_conforms_to_its_schema(served: Served) -> None:
     schema = json.loads((ROOT / "kbtool" / "assess.schema.json").read_text(encoding="utf-8"))
     everybody = "\n".join(facts(name) for name in NAMES)

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 PATIENT = (ROOT / "tests" / "patients" / "P01.ttl").read_text(encoding="utf-8")
 LOOKUP = "SELECT * { <https://w3id.org/kbtool/cg/Patient> ?p ?o }"
 ENDED = {400, 413, 503}
-IDLE = 8
+IDLE = 11
 """Processes of a server with nothing to do, at most: the server, the keeper, and the children that wait for a job."""
 
 
@@ -228,6 +228,34 @@ def test_facts_fetch_nothing(served: Served, listener: Listener, name: str) -> N
         assert "root:" not in answer.text
 
 
+@pytest.mark.parametrize(
+    "number", ["1e999999999", "1E-999999999", "1e99999999999999999999", "9" * 5000, "0." + "9" * 5000, "-0e999999999"]
+)
+def test_numbers_that_fill_the_memory(served: Served, number: str) -> None:
+    cg = "https://w3id.org/kbtool/cg/"
+    observation = {"@type": "https://w3id.org/kbtool/dialysis/SerumMagnesium", cg + "value": "NUMBER", cg + "unit": "mg/dL"}
+    document = json.dumps({"@id": "urn:x:p", "@type": cg + "Patient", cg + "hasObservation": observation})
+    value = {
+        "resourceType": "Observation",
+        "status": "final",
+        "subject": {"reference": "Patient/1"},
+        "valueQuantity": {"value": "NUMBER"},
+    }
+    coded = value | {"code": {"coding": [{"system": "http://loinc.org", "code": "2601-3"}]}, "effectiveDateTime": AS_OF}
+    entries = [{"resource": {"resourceType": "Patient", "id": "1"}}, {"resource": coded}]
+    bundle = json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries})
+    sent = {
+        "text/turtle": PATIENT.replace("cg:value 1.4 ", f"cg:value {number} "),
+        "application/ld+json": document.replace('"NUMBER"', number),
+        "application/fhir+json": bundle.replace('"NUMBER"', number),
+    }
+    for kind, body in sent.items():
+        assert number in body
+        for path in ("/assess", "/validate", "/assess?explain=true"):
+            answer = served.post(path, body, content_type=kind)
+            assert answer.status in (200, 400, 422), (kind, path, answer.text[:300])
+
+
 # The wall behind the guard
 
 BEFORE = """
@@ -254,7 +282,7 @@ async def main():
     found = []
     for name, seconds, megabytes, *again in calls:
         try:
-            reply = await keeper.run(name, {}, b"body", Limits(seconds, megabytes * 2**20, again=bool(again)))
+            reply = await keeper.run(name, {}, b"body", Limits(seconds, megabytes * 2**20, again="".join(again)))
             found.append([reply.status, reply.body.decode()])
         except JobEndedError as ended:
             found.append(["ended", ended.reason])
@@ -264,8 +292,8 @@ asyncio.run(main())
 
 
 def in_keeper(tmp_path: Path, jobs: str, *calls: tuple[Any, ...], user: int | None = None) -> list[Any]:
-    """What jobs of a keeper answer, or why they ended. calls: name of a job, seconds, megabytes, and perhaps whether its child
-    may do another job."""
+    """What jobs of a keeper answer, or why they ended. calls: name of a job, seconds, megabytes, and perhaps the kind of jobs
+    of which its child may do another one."""
     script = tmp_path / "keep.py"
     script.write_text(BEFORE + textwrap.dedent(jobs) + AFTER, encoding="utf-8")
     command = [sys.executable, str(script), json.dumps([user, calls])]
@@ -351,19 +379,22 @@ def test_only_a_child_that_may_does_another_job(tmp_path: Path) -> None:
         def spin(request):
             while True: pass
     """
-    fresh = [("who", 5, 200, True), *[("who", 5, 200)] * 4]
-    kept = [("who", 0.6, 200, True)] * 120
-    later = [("wait", 0.6, 200, True)] * 3  # longer than the limit, all together
-    after = [(name, 0.5, 200, True) for name in ("fail", "who", "grow", "who", "spin", "who")]
-    found = in_keeper(tmp_path, jobs, *fresh, *kept, *later, *after)
+    fresh = [("who", 5, 200, "x"), *[("who", 5, 200)] * 4]
+    kept = [("who", 0.6, 200, "x")] * 120
+    later = [("wait", 0.6, 200, "x")] * 3  # longer than the limit, all together
+    after = [(name, 0.5, 200, "x") for name in ("fail", "who", "grow", "who", "spin", "who")]
+    other = [("who", 0.5, 200, "y"), ("who", 0.5, 200, "x"), ("who", 0.5, 200, "y")]
+    found = in_keeper(tmp_path, jobs, *fresh, *kept, *later, *after, *other)
     assert len({answer[1] for answer in found[:5]}) == 5, "a child did more than one job"
     workers = [answer[1] for answer in found[5:125]]
     assert max(workers.count(each) for each in workers) <= 50, "a child did too many jobs"
     assert len(set(workers)) < 8, "no child did more than one job"
     assert [answer[0] for answer in found[125:128]] == [200] * 3, "the time of one job was counted for another"
-    failed, first, grown, second, spun, third = found[128:]
+    failed, first, grown, second, spun, third = found[128:134]
     assert (failed[0], grown[0], spun) == (500, 200, ["ended", "time"])
     assert len({first[1], second[1], third[1]}) == 3, "a child went on that had failed, grown or been ended"
+    one, another, again = (answer[1] for answer in found[134:])
+    assert one == again != another == third[1], "a child did jobs of two kinds"
 
 
 # Every query ends

@@ -33,6 +33,10 @@ from kbtool.serve.workbench import Workbench
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_AGAIN = {"query": "query"} | dict.fromkeys(("assess", "validate", "explain", "hook"), "patient")
+"""The jobs after which a child may do another one of the same kind: they change nothing that they inherit. No child in which
+facts were read that somebody sent is given a query of somebody else."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -177,7 +181,7 @@ class Server:
         except TimeoutError:
             raise Problem(503, "Too much is being asked at once; try again.", {"retry-after": "5"}) from None
         try:
-            limits = Limits(settings.seconds, settings.memory * 2**20, files, again=job == "query")
+            limits = Limits(settings.seconds, settings.memory * 2**20, files, _AGAIN.get(job, ""))
             working = asyncio.ensure_future(self.keeper.run(job, parameters, body, limits))
             leaving = asyncio.ensure_future(_left(request))
             try:

@@ -5,8 +5,8 @@ process down. So a *keeper*, a process with a single thread that has loaded ever
 child inherits what is loaded without copying it, may not open any file or socket, has a limit of memory and a timer
 that kills it, and answers over the socket that it was born with. The server itself never runs a job. Where the server
 drops a job (a client went away), the keeper kills its child; where the server ends, the keeper ends. A few children are
-forked ahead and wait, so that no client waits for a fork. A child does one job and ends; only one whose jobs bring nothing of
-a patient and change nothing (`Limits.again`) may do some more, as long as each was answered and little memory was used.
+forked ahead and wait, so that no client waits for a fork. A child does one job and ends; only where jobs change nothing that
+they inherit may it do some more, of the same kind (`Limits.again`), as long as each was answered and little memory was used.
 
     keeper = Keeper({"double": lambda request: Reply(200, body=request.body * 2)})
     keeper.start()                            # before any thread or event loop
@@ -30,7 +30,7 @@ import struct
 import sys
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
@@ -42,7 +42,7 @@ _ORDER = struct.Struct("!II")
 _SIZE = struct.Struct("!Q")
 _MESSAGE = 4096
 _AHEAD = 3
-"""Children that wait for their first job, and as many at most that wait for another one."""
+"""Children that wait for their first job, and as many at most of each kind that wait for another one."""
 _JOBS = 50
 """Jobs that a child does at most, where it may do more than one."""
 _GROWTH = 2**25
@@ -52,13 +52,13 @@ _GROWTH = 2**25
 @dataclass(frozen=True)
 class Limits:
     """What a job may use. seconds: of wall clock and of processor. memory: bytes on top of what the keeper holds. files:
-    whether it may open files and sockets, which is for work that reads nothing of a client. again: whether its child may do
-    another job afterwards."""
+    whether it may open files and sockets, which is for work that reads nothing of a client. again: the kind of
+    jobs of which its child may do another one afterwards; without one it ends."""
 
     seconds: float
     memory: int
     files: bool = False
-    again: bool = False
+    again: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Keeper:
         self.lost = asyncio.Event()
         self._ended: dict[int, asyncio.Future[str]] = {}
         self._fresh: deque[_Child] = deque()
-        self._used: deque[_Child] = deque()
+        self._used: defaultdict[str, deque[_Child]] = defaultdict(deque)
         self._forking: asyncio.Task[None] | None = None
 
     def start(self, *closing: socket.socket) -> None:
@@ -152,7 +152,7 @@ class Keeper:
         """Let the keeper end, and its children. Where it ends by itself, `lost` is set."""
         if self._forking is not None:
             self._forking.cancel()
-        for child in (*self._fresh, *self._used):
+        for child in (*self._fresh, *(each for used in self._used.values() for each in used)):
             child.writer.transport.abort()
         self._fresh.clear()
         self._used.clear()
@@ -167,19 +167,20 @@ class Keeper:
         self._running += 1
         again, child = False, None
         try:
-            child = await self._child(again=limits.again)
+            child = await self._child(limits.again)
             reply, again = await child.run(name, parameters, body, limits)
             return reply
         finally:
             self._running -= 1
-            if again and child is not None and self._control is not None and len(self._used) < _AHEAD:
-                self._used.append(child)
+            used = self._used[limits.again]
+            if again and child is not None and self._control is not None and len(used) < _AHEAD:
+                used.append(child)
             elif child is not None:
                 self._leave(child)
 
-    async def _child(self, *, again: bool) -> _Child:
-        """A child that waits for a job, or a new one. again: whether it may be one that has done a job."""
-        for waiting in (self._used, self._fresh) if again else (self._fresh,):
+    async def _child(self, kind: str) -> _Child:
+        """A child that waits for a job, or a new one. kind: of the jobs that it may have done before."""
+        for waiting in (self._used[kind], self._fresh):
             while waiting:
                 found = waiting.pop()
                 self._refill()
@@ -466,7 +467,7 @@ def _do(work: Work, held: int | None, handle: socket.socket, *, last: bool) -> b
         os.abort()
     except Exception as error:
         reply, failed = Reply(500), place(error)
-    again = limits.again and not last and failed is None and _peak() - before < _GROWTH
+    again = bool(limits.again) and not last and failed is None and _peak() - before < _GROWTH
     head = json.dumps({"status": reply.status, "headers": reply.headers, "failed": failed, "again": again}).encode()
     handle.sendall(_HEAD.pack(len(head), len(reply.body)) + head)
     handle.sendall(reply.body)
