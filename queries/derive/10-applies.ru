@@ -20,10 +20,10 @@ WHERE {
   ?patient a cg:Patient ; cg:unknown ?criterion ; cg:inScope ?guideline
 } ;
 
-INSERT { ?patient cg:mayMeet ?criterion }
+INSERT { ?patient cg:mayMeet ?criterion . ?class cg:bearsOn ?criterion }
 WHERE  { ?patient cg:mayHave ?class . ?class rdfs:subClassOf* ?named . ?criterion cg:refersTo ?named } ;
 
-INSERT { ?patient cg:mayMeet ?criterion }
+INSERT { ?patient cg:mayMeet ?criterion . ?class cg:bearsOn ?criterion }
 WHERE  { ?patient cg:mayHave ?class . ?named rdfs:subClassOf* ?class . ?criterion cg:refersTo ?named } ;
 
 INSERT { ?patient cg:inPlace ?rule }

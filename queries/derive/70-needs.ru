@@ -3,7 +3,6 @@
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
-PREFIX rdfs: <http://www.w3.org/2000/01/rdf-schema#>
 
 INSERT { ?answer cg:openFor ?unknown }
 WHERE {
@@ -73,18 +72,25 @@ WHERE {
 
 INSERT { ?answer cg:needs ?class }
 WHERE {
-  ?answer cg:status cg:Undetermined ; cg:about ?rule ; cg:ofPatient ?patient .
-  ?patient cg:mayHave ?class ; cg:mayMeet ?state .
-  ?state cg:refersTo ?named .
-  { ?rule cg:metWhen ?state } UNION { ?rule cg:requiresAbsenceOf ?state }
-  UNION { ?rule cg:action ?action . ?prohibition cg:forbids ?action ; cg:appliesTo ?state }
-  { ?class rdfs:subClassOf* ?named } UNION { ?named rdfs:subClassOf* ?class }
+  ?answer cg:status cg:Undetermined ; cg:about/cg:metWhen ?state ; cg:ofPatient ?patient .
+  ?patient cg:mayHave ?class . ?class cg:bearsOn ?state
+} ;
+
+INSERT { ?answer cg:needs ?class }
+WHERE {
+  ?answer cg:status cg:Undetermined ; cg:about/cg:requiresAbsenceOf ?state ; cg:ofPatient ?patient .
+  ?patient cg:mayHave ?class . ?class cg:bearsOn ?state
+} ;
+
+INSERT { ?answer cg:needs ?class }
+WHERE {
+  ?answer cg:status cg:Undetermined ; cg:about/cg:action ?action ; cg:ofPatient ?patient .
+  ?prohibition cg:forbids ?action ; cg:appliesTo ?state .
+  ?patient cg:mayHave ?class . ?class cg:bearsOn ?state
 } ;
 
 INSERT { ?answer cg:needs ?class }
 WHERE {
   ?answer cg:hardStopPossible true ; cg:about/cg:hardStopWhen ?state ; cg:ofPatient ?patient .
-  ?patient cg:mayHave ?class ; cg:mayMeet ?state .
-  ?state cg:refersTo ?named .
-  { ?class rdfs:subClassOf* ?named } UNION { ?named rdfs:subClassOf* ?class }
+  ?patient cg:mayHave ?class . ?class cg:bearsOn ?state
 }
