@@ -165,8 +165,8 @@ def test_order_and_names_of_blank_nodes_change_nothing(triples: Triples, order: 
 
 
 def test_an_answer_that_rests_on_order_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Reader._add
-    monkeypatch.setattr(Reader, "_add", lambda self, name, parsed: whole(self, name, parsed[:-1]))
+    whole = Reader._add_rows
+    monkeypatch.setattr(Reader, "_add_rows", lambda self, name, rows, **how: whole(self, name, rows[:-1], **how))
     assert fails(lambda base, triples: in_order(base, triples, list(range(60, 0, -1))), kb(), each=True)
 
 
