@@ -162,6 +162,7 @@ class RuleBook:
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
         self._targets: dict[str, Json] = {}
+        self._kinds: dict[str, tuple[str, str] | None] = {}
         self.rules: dict[str, _Rule] = {}
         for kind in ("Recommendation", "Prohibition", "Assessment", "Caution"):
             for iri in knowledge.instances(CG[kind]):
@@ -204,6 +205,13 @@ class RuleBook:
 
     def _below(self, iri: str, base: ox.NamedNode) -> bool:
         return bool(self.knowledge.graph.query(f"ASK {{ <{iri}> <{RDFS['subClassOf'].value}>+ {base} }}"))
+
+    def kind(self, token: str) -> tuple[str, str] | None:
+        """The name and the label of a class, as N-Triples write it; None where it has no label."""
+        if token not in self._kinds:
+            label = self.knowledge.labels.get(token[1:-1]) if token[0] == "<" else None
+            self._kinds[token] = (local_name(token[1:-1]), label) if label is not None else None
+        return self._kinds[token]
 
     def label(self, iri: str) -> str:
         """The label of a term, or its local name."""
@@ -518,15 +526,11 @@ class _Reader:
         data: Json = {"fact": node}
         if known is None:
             return data | self._computed(node)
-        labels = self.book.knowledge.labels
-        kind = next((t[1:-1] for t in known.get(_TYPE, ()) if t[0] == "<" and t[1:-1] in labels), None)
-        data["name"] = local_name(kind) if kind else ""
-        data["label"] = labels[kind] if kind else ""
+        data["name"], data["label"] = next(filter(None, map(self.book.kind, known.get(_TYPE, ()))), ("", ""))
         for prop, name in _FACT_PROPERTIES.items():
             values = known.get(prop)
             if values is not None:
-                shown = [lexical(v) if v[0] == '"' else local_name(lexical(v)) for v in values]
-                data[name] = shown[0] if len(shown) == 1 else ", ".join(sorted(shown))
+                data[name] = _shown(values[0]) if len(values) == 1 else ", ".join(sorted(map(_shown, values)))
         if _REPORTED in known:
             data["value"] = lexical(known[_REPORTED][0])
         return data
@@ -557,11 +561,17 @@ class _Reader:
         found = []
         values = self.derived.values
         for token in self.nodes:
-            node = token[1:-1]
-            for reason in values(node, _NOT_USED) if token[0] == "<" else ():
-                fact = self._fact(node)[1] | {"reason": local_name(reason), "reasonLabel": self.book.label(reason)}
-                found.append(fact)
-        return sorted(found, key=lambda f: (f["name"], f.get("time", ""), f["reason"]))
+            if token[0] == "<":
+                node = token[1:-1]
+                for reason in values(node, _NOT_USED):
+                    key, fact = self._fact(node)
+                    name = local_name(reason)
+                    found.append(((*key[:2], name), {**fact, "reason": name, "reasonLabel": self.book.label(reason)}))
+        return [fact for _, fact in sorted(found, key=_first)]
+
+
+def _shown(token: str) -> str:
+    return lexical(token) if token[0] == '"' else local_name(lexical(token))
 
 
 def _names(needs: Iterable[str]) -> list[str]:

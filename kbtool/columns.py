@@ -7,19 +7,17 @@ by indexes that are made when they are first needed and forgotten when something
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kbtool.values import Value, canonical, token_of, value_of
+from kbtool.decoded import DIGITS, MOMENT_END, UNKNOWN, Decoded, may_be_moment, moments
+from kbtool.values import XSD, Value, canonical, token_of, value_of
 
 Column: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 
-_LIMIT = 2**40
-_UNKNOWN, _NEVER = -(2**62), -(2**62) + 1
 NONE = np.empty(0, dtype=np.int64)
 _KINDS = {"<": 1, "_": 2, '"': 3}
 
@@ -27,12 +25,18 @@ _KINDS = {"<": 1, "_": 2, '"': 3}
 class Terms:
     """The numbers of terms, from 1; 0 is no term. A copy goes on where the original was."""
 
-    def __init__(self, numbers: dict[str, int] | None = None, tokens: list[str] | None = None, known: list[Any] | None = None):
+    def __init__(
+        self,
+        numbers: dict[str, int] | None = None,
+        tokens: list[str] | None = None,
+        known: list[Any] | None = None,
+        decoded: Decoded | None = None,
+    ) -> None:
         self.numbers = numbers if numbers is not None else {}
         self.tokens = tokens if tokens is not None else [""]
         self.known = known if known is not None else [None]
         self._kinds = np.empty(0, dtype=np.int8)
-        self._whole = np.empty(0, dtype=np.int64)
+        self.decoded = decoded or Decoded()
 
     @property
     def limit(self) -> int:
@@ -41,7 +45,7 @@ class Terms:
 
     def copy(self) -> Terms:
         """A dictionary with the same terms, to which others can be added."""
-        return Terms(dict(self.numbers), list(self.tokens), list(self.known))
+        return Terms(dict(self.numbers), list(self.tokens), list(self.known), Decoded(self.decoded))
 
     def number(self, token: str) -> int:
         """The number of a canonical term."""
@@ -69,9 +73,23 @@ class Terms:
     def column(self, tokens: Sequence[str]) -> Column:
         """The numbers of terms as they were written."""
         numbers = self.numbers
-        for token in [token for token in dict.fromkeys(tokens) if token not in numbers]:
-            numbers[token] = self.number(canonical(token))
+        fresh = [token for token in dict.fromkeys(tokens) if token not in numbers]
+        times = [token for token in fresh if token.endswith(MOMENT_END) and may_be_moment(token)]
+        if times:
+            fits, values = moments(times)
+            self.add_moments([token for token, fit in zip(times, fits.tolist(), strict=True) if fit], values[fits])
+        for token in fresh:
+            if token not in numbers:
+                numbers[token] = self.number(canonical(token) if token[0] == '"' else token)
         return np.fromiter(map(numbers.__getitem__, tokens), dtype=np.int64, count=len(tokens))
+
+    def add_moments(self, tokens: list[str], values: Column) -> None:
+        """Add canonical terms of times in UTC that are not known yet."""
+        start = len(self.tokens)
+        self.numbers.update(zip(tokens, range(start, start + len(tokens)), strict=True))
+        self.tokens += tokens
+        self.known += [None] * len(tokens)
+        self.decoded.put_moments(start, values)
 
     def made(self, tokens: Sequence[str | None]) -> Column:
         """The numbers of terms that are written as they have to be; None is no term."""
@@ -91,20 +109,36 @@ class Terms:
             found = self.known[number] = value_of(self.tokens[number])
         return found
 
-    def whole(self, numbers: Column) -> Column | None:
-        """The values of a column if all are whole numbers below 2**40."""
-        if len(self._whole) < len(self.tokens):
-            self._whole = np.concatenate((self._whole, np.full(len(self.tokens) - len(self._whole), _UNKNOWN)))
-        found = self._whole[numbers]
-        unknown = distinct(numbers[found == _UNKNOWN])
-        if len(unknown):
-            for number in unknown.tolist():
-                value = self.value(number)
-                self._whole[number] = _NEVER
-                if isinstance(value, int | Decimal) and not isinstance(value, bool) and value == int(value):
-                    self._whole[number] = int(value) if -_LIMIT < value < _LIMIT else _NEVER
-            found = self._whole[numbers]
-        return None if (found == _NEVER).any() else found
+    def decode(self, numbers: Column | int) -> tuple[NDArray[np.int8], Column]:
+        """The kinds of what terms stand for, see `decoded`; and the terms as a column."""
+        column = np.array([numbers]) if isinstance(numbers, int) else numbers
+        self.decoded.reserve(len(self.tokens))
+        kinds = self.decoded.kinds[column]
+        fresh = distinct(column[kinds == UNKNOWN])
+        for number in fresh.tolist():
+            if number:
+                self.decoded.put(number, self.value(number))
+        return (self.decoded.kinds[column] if len(fresh) else kinds), column
+
+    def numbered(self, values: list[int], scale: int, decimal: list[int]) -> Column:
+        """The numbers of terms of numbers: integers to be divided by 10**scale, and whether each is an xsd:decimal."""
+        known, unit, start = self.numbers, 10**scale, len(self.tokens)
+        found: list[int] = []
+        fresh: list[int] = []
+        for value, kind in zip(values, decimal, strict=True):
+            above, below = divmod(abs(value), unit)
+            text = f"{'-' if value < 0 else ''}{above}" + (f".{below:0{scale}d}".rstrip("0") if below else "")
+            token = f'"{text}"^^<{XSD}{"decimal" if kind else "integer"}>'
+            number = known.get(token)
+            if number is None:
+                number = known[token] = start + len(fresh)
+                fresh.append(len(found))
+                self.tokens.append(token)
+                self.known.append(None)
+            found.append(number)
+        if fresh and scale <= DIGITS:
+            self.decoded.put_numbers(start, [values[n] for n in fresh], scale, [decimal[n] for n in fresh])
+        return np.array(found, dtype=np.int64)
 
     def kind_of(self, number: int) -> int:
         """The kind of a term, see `kinds_of`."""

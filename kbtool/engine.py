@@ -18,9 +18,10 @@ from kbtool.facts import Facts, PatientFacts
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDF, XSD
 from kbtool.rows import no_collection
-from kbtool.shapes import CompiledConstraint, Violation, validate
+from kbtool.shapes import Violation, validate
 
 if TYPE_CHECKING:
+    from kbtool.judging import Doubt
     from kbtool.setwise import Program, Removal
 
 BATCH = 500
@@ -32,6 +33,7 @@ WORTHWHILE = 12
 Progress = Callable[[int, int], None]
 
 _HAS_OBSERVATION = CG["hasObservation"]
+_HAS_ROW, _TYPE_ROW = str(_HAS_OBSERVATION), str(RDF["type"])
 
 
 class AsOfError(ValueError):
@@ -87,8 +89,7 @@ def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, s
     A bad observation is set aside: missing is unknown and therefore safe. Anything else that is bad refuses its
     patient, because what is left out would read as absent; with `strict` a bad observation does so too.
     """
-    violations = validate(store, knowledge.shapes)
-    checked = _sorted_out(store, violations, batch, [str(record.patient) for record in batch], strict)
+    checked = _sorted_out(validate(store, knowledge.shapes), batch, [str(record.patient) for record in batch], strict)
     for record in batch:
         key = str(record.patient)
         if key in checked.refused:
@@ -103,30 +104,32 @@ def check(store: ox.Store, knowledge: Knowledge, batch: list[PatientFacts], *, s
     return checked
 
 
-def _sorted_out(
-    store: ox.Store, violations: list[Violation], batch: list[PatientFacts], everybody: list[str], strict: bool
-) -> Checked:
+def _sorted_out(violations: list[Violation], batch: list[PatientFacts], everybody: list[str], strict: bool) -> Checked:
     """Whom each violation concerns, and what follows from it; one that nobody owns concerns everybody."""
     checked = Checked()
-    if not violations:
-        return checked
-    owners: dict[object, list[str]] = {}
-    for record in batch:
-        for node in {record.patient} | {q.subject for q in record.triples}:
-            owners.setdefault(node, []).append(str(record.patient))
-        for quad in record.triples:
-            if not isinstance(quad.object, ox.Literal) and quad.predicate != RDF["type"]:
-                owners.setdefault(quad.object, []).append(str(record.patient))
+    wrong = {str(violation.focus) for violation in violations}
+    owners: dict[str, dict[str, None]] = {}
+    observations: set[str] = set()
+    for record in batch if violations else ():
+        patient = str(record.patient)
+        if patient in wrong:
+            owners.setdefault(patient, {})[patient] = None
+        for subject, predicate, target in record.rows():
+            if subject in wrong:
+                owners.setdefault(subject, {})[patient] = None
+            if target in wrong and target[0] != '"' and predicate != _TYPE_ROW:
+                owners.setdefault(target, {})[patient] = None
+                if predicate == _HAS_ROW:
+                    observations.add(target)
     for violation in violations:
-        focus = violation.focus
-        is_observation = any(True for _ in store.quads_for_pattern(None, _HAS_OBSERVATION, focus, None))
+        focus = str(violation.focus)
         if violation.severity.endswith("Warning"):
             kind = checked.warnings
-        elif is_observation and not strict:
+        elif focus in observations and not strict:
             kind = checked.set_aside
         else:
             kind = checked.refused
-        for patient in dict.fromkeys(owners.get(focus) or everybody):
+        for patient in owners.get(focus) or everybody:
             kind.setdefault(patient, []).append(violation)
     return checked
 
@@ -197,22 +200,23 @@ def _planned(knowledge: Knowledge) -> Program | None:
 def _by_columns(
     program: Program, knowledge: Knowledge, batch: list[PatientFacts], as_of: ox.Literal, strict: bool
 ) -> Iterator[PatientResult]:
+    from kbtool.judging import judged
     from kbtool.setwise import Removal
     from kbtool.values import Unsettled
 
     checked = Checked()
 
-    def judge(suspects: list[PatientFacts], broken: list[CompiledConstraint]) -> Removal:
+    def judge(suspects: list[PatientFacts], doubts: list[Doubt]) -> Removal:
         nonlocal checked
-        store = load_store(knowledge, suspects, as_of)
-        everybody = [str(record.patient) for record in batch]
-        checked = _sorted_out(store, validate(store, broken), suspects, everybody, strict)
+        rows = [row for record in suspects for row in record.rows()]
+        violations = judged(load_store(knowledge, (), as_of), rows, doubts)
+        checked = _sorted_out(violations, suspects, [str(record.patient) for record in batch], strict)
         removal = Removal()
         removal.subjects.update(checked.refused)
         for patient, violations in checked.set_aside.items():
             for violation in violations:
                 focus = str(violation.focus)
-                removal.links.add((patient, str(_HAS_OBSERVATION), focus))
+                removal.links.add((patient, _HAS_ROW, focus))
                 removal.added.append((patient, str(CG["setAside"]), focus))
                 if isinstance(violation.focus, ox.NamedNode):
                     removal.added.append((focus, str(CG["notUsedBecause"]), str(CG["SetAside"])))

@@ -7,15 +7,16 @@ relations.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from kbtool.columns import NONE, Column, Index, Mask, Relation, Terms, distinct
+from kbtool.decoded import DECIMAL, DIGITS, INTEGER
 from kbtool.plans import Pattern, Plan, QueryPlan, Screen, Step, Term, Test, UpdatePlan
 from kbtool.values import Unsettled
+from kbtool.vectors import TooLarge, Vectorised
 
 
 class Graph:
@@ -111,6 +112,8 @@ _MANY = 500
 """From so many solutions on it pays to leave out columns that are not used any more."""
 _LARGE = 30_000
 """With more terms than this, orders of joins are looked for and kept."""
+_SOME = 16
+"""With more solutions than this expressions are computed for all of them at once, where they can be."""
 _FEW = 256
 """Up to so many solutions the size of a join with classes is counted, above it is guessed from averages."""
 
@@ -158,23 +161,6 @@ def joined(left: Solutions, right: Solutions) -> Solutions:
     rows, found = Index(code_right[order], order).expand(code_left)
     new = {k: c if isinstance(c, int) else c[found] for k, c in right.columns.items() if k not in left.columns}
     return Solutions(len(rows), {**left.take(rows, len(rows)).columns, **new})
-
-
-def aggregate(terms: Terms, kind: str, numbers: list[int], apart: bool) -> int:
-    """One aggregate over one group."""
-    if apart:
-        numbers = list(dict.fromkeys(numbers))
-    if kind == "COUNT":
-        return terms.number_of(sum(1 for number in numbers if number))
-    if len(numbers) == 1 and kind != "SUM":
-        return numbers[0]
-    values: list[Any] = [terms.value(number) for number in numbers]
-    if not all(type(value) is int or type(value) is Decimal for value in values):
-        raise Unsettled(f"{kind} of what is not all numbers")
-    if kind == "SUM":
-        return terms.number_of(sum(values))
-    chosen = (min if kind == "MIN" else max)(range(len(values)), key=values.__getitem__)
-    return numbers[chosen]
 
 
 class Evaluator:
@@ -259,10 +245,30 @@ class Evaluator:
         return together([inner, rest], dict.fromkeys((*inner.columns, *found.columns)))
 
     def bind(self, step: Step, found: Solutions) -> Solutions:
-        """The solutions with what BINDs make of them, each combination of inputs once."""
-        assert step.function is not None
+        """The solutions with what BINDs make of them."""
         if not step.wanted:
             return found
+        if step.vector is not None and found.n > _SOME:
+            given = {name: found.columns.get(name, 0) for name in step.inputs}
+            fits = step.vector.fits(self.terms, given, found.n)
+            try:
+                if fits.all():
+                    return self.bound_by(step.vector, step, found)
+                if fits.any():
+                    return together([self.bound_by(step.vector, step, found.take(fits)), self.bind_rows(step, found.take(~fits))])
+            except TooLarge:
+                pass
+        return self.bind_rows(step, found)
+
+    def bound_by(self, vector: Vectorised, step: Step, found: Solutions) -> Solutions:
+        """The solutions with what BINDs make of them, all at once. Raises TooLarge."""
+        given = {name: found.columns.get(name, 0) for name in step.inputs}
+        columns = vector.numbered(self.terms, given, found.n)
+        return Solutions(found.n, {**found.columns, **dict(zip(step.wanted, columns, strict=True))})
+
+    def bind_rows(self, step: Step, found: Solutions) -> Solutions:
+        """The solutions with what BINDs make of them, each combination of inputs once."""
+        assert step.function is not None
         rows, n, given = self.combinations(step.inputs, found)
         number_of = self.terms.number_of
         result = dict(found.columns)
@@ -299,24 +305,33 @@ class Evaluator:
         if test.kind:
             kinds = self.terms.kinds_of(found.column(test.inputs[0]))
             return found.take((kinds != test.kind) & (kinds != 0) if test.negated else kinds == test.kind)
-        if test.differ:
-            one, other = (found.column(name) for name in test.inputs)
-            if (self.terms.kinds_of(one) == 1).all() and (self.terms.kinds_of(other) == 1).all():
-                return found.take(one != other)
         return self.decide(test, found)
 
     def decide(self, test: Test, found: Solutions) -> Solutions:
-        """The solutions for which a condition holds, computed once for each combination of its inputs."""
+        """The solutions for which a condition holds."""
+        if test.vector is not None and found.n > _SOME:
+            given = {name: found.columns.get(name, 0) for name in test.inputs}
+            fits = test.vector.fits(self.terms, given, found.n)
+            try:
+                if fits.all():
+                    return found.take(test.vector.holds(self.terms, given, found.n))
+                if fits.any():
+                    some = found.take(fits)
+                    given = {name: some.columns.get(name, 0) for name in test.inputs}
+                    passed = fits.copy()
+                    passed[fits] = test.vector.holds(self.terms, given, some.n)
+                    passed[~fits] = self.decide_rows(test, found.take(~fits))
+                    return found.take(passed)
+            except TooLarge:
+                pass
+        return found.take(self.decide_rows(test, found))
+
+    def decide_rows(self, test: Test, found: Solutions) -> Mask:
+        """For which solutions a condition holds, computed once for each combination of its inputs."""
         assert test.function is not None
-        if test.whole is not None and found.n > 1:
-            numbers = [self.terms.whole(found.column(name)) for name in test.inputs]
-            if all(column is not None for column in numbers):
-                return found.take(test.whole(numbers))
         rows, n, given = self.combinations(test.inputs, found)
-        if n == 1:
-            return found if test.function(1, self.decoded(given, 1))[0] else _NOTHING
         passed = np.array(test.function(n, self.decoded(given, n)), dtype=np.bool_)
-        return found.take(passed if rows is None else passed[rows])
+        return np.full(found.n, passed[0]) if n == 1 else passed if rows is None else passed[rows]
 
     def combinations(self, names: Sequence[str], found: Solutions) -> tuple[Column | None, int, list[Column | int]]:
         """The different inputs of an expression: for each solution which of them it has, their number, and their columns."""
@@ -389,18 +404,51 @@ class Evaluator:
                 rows = np.unique(np.stack([table.column(name) for name in plan.columns]), axis=1)
                 table = Solutions(rows.shape[1], {name: rows[i] for i, name in enumerate(plan.columns)})
             return table
-        groups: dict[tuple[int, ...], list[int]] = {}
-        keys = [found.column(name).tolist() for name in plan.keys]
-        for row, key in enumerate(zip(*keys, strict=True) if keys else [()] * found.n):
-            groups.setdefault(key, []).append(row)
-        columns: dict[str, Column | int] = {
-            name: np.array([key[place] for key in groups], dtype=np.int64) for place, name in enumerate(plan.keys)
-        }
+        if not found.n:
+            return _NOTHING
+        codes = np.zeros(found.n, dtype=np.int64)
+        for name in plan.keys:
+            _, codes = np.unique((codes << 32) | found.column(name), return_inverse=True)
+        _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
+        n = len(first)
+        columns: dict[str, Column | int] = {name: found.column(name)[first] for name in plan.keys}
         for name, kind, source, apart in plan.aggregates:
-            numbers = found.column(source).tolist()
-            made = (aggregate(self.terms, kind, [numbers[row] for row in rows], apart) for rows in groups.values())
-            columns[name] = np.fromiter(made, dtype=np.int64, count=len(groups))
-        return Solutions(len(groups), columns)
+            columns[name] = self.aggregated(kind, codes, found.column(source), n, apart)
+        return Solutions(n, columns)
+
+    def aggregated(self, kind: str, codes: Column, numbers: Column, n: int, apart: bool) -> Column:
+        """One aggregate for each of n groups; the codes say to which a row belongs."""
+        terms = self.terms
+        if kind == "COUNT":
+            rows = numbers != 0
+            pairs = (codes[rows] << 32) | numbers[rows]
+            counted = (distinct(pairs) if apart else pairs) >> 32
+            return terms.numbered(np.bincount(counted, minlength=n).tolist(), 0, [0] * n)
+        result = np.zeros(n, dtype=np.int64)
+        if kind != "SUM":
+            alone = np.bincount(codes)[codes] == 1
+            result[codes[alone]] = numbers[alone]
+            codes, numbers = codes[~alone], numbers[~alone]
+            if not len(codes):
+                return result
+        elif apart:
+            _, rows = np.unique((codes << 32) | numbers, return_index=True)
+            codes, numbers = codes[rows], numbers[rows]
+        kinds, _ = terms.decode(numbers)
+        if not ((kinds == INTEGER) | (kinds == DECIMAL)).all():
+            raise Unsettled(f"{kind} of what is not all numbers that columns hold")
+        values = terms.decoded.values[numbers]
+        if kind == "SUM":
+            if int(np.abs(values).max()) * len(values) >= 2**62:
+                raise Unsettled("a sum that columns do not hold")
+            np.add.at(result, codes, values)
+            decimal = np.bincount(codes, kinds == DECIMAL, minlength=n) > 0
+            return terms.numbered(result.tolist(), DIGITS, decimal.tolist())
+        order = np.lexsort((values if kind == "MIN" else -values, codes))
+        ordered = codes[order]
+        first = np.flatnonzero(np.diff(ordered, prepend=-1))
+        result[ordered[first]] = numbers[order[first]]
+        return result
 
     # --- Joins ---
 

@@ -156,36 +156,6 @@ def written(expression: Expression) -> str:
     return f"({args[0]} {expression.name} {args[1]})"
 
 
-_WHOLE: Final = {"&&": "({0}) & ({1})", "||": "({0}) | ({1})", "+": "({0} + {1})", "-": "({0} - {1})", "*": "({0} * {1})"}
-_WHOLE_LIMIT: Final = 2**20
-
-
-def on_whole_numbers(expression: Expression, names: Sequence[str]) -> Callable[[Sequence[Any]], Any] | None:
-    """A comparison of sums and multiples as a function of columns of whole numbers below 2**40, so that no step overflows 64
-    bits; None for any other condition. The columns may be arrays or single numbers."""
-    code = _whole(expression, {name: f"columns[{place}]" for place, name in enumerate(names)}, truth=True)
-    return None if code is None else eval(compile(f"lambda columns: {code}", "<SPARQL condition>", "eval"))  # noqa: S307
-
-
-def _whole(expression: Expression, names: dict[str, str], *, truth: bool = False) -> str | None:
-    if isinstance(expression, str):
-        if expression in names:
-            return None if truth else names[expression]
-        number = None if is_variable(expression) else value_of(values.canonical(expression))
-        return str(number) if type(number) is int and number < _WHOLE_LIMIT and not truth else None
-    if isinstance(expression, Exists) or len(expression.args) != 2:
-        return None
-    name, (left, right) = expression.name, expression.args
-    if name == "*" and all(is_variable(arg) or isinstance(arg, Call) for arg in expression.args):
-        return None
-    if name not in (_WHOLE if not truth else ("&&", "||", *_COMPARISONS)) or (not truth and name in ("&&", "||")):
-        return None
-    one, other = (_whole(arg, names, truth=name in ("&&", "||")) for arg in (left, right))
-    if one is None or other is None:
-        return None
-    return _WHOLE[name].format(one, other) if name in _WHOLE else f"{one} {'==' if name == '=' else name} {other}"
-
-
 def makes_terms(binds: Sequence[tuple[str, Expression]], wanted: Sequence[str]) -> dict[str, Call]:
     """The variables that are made by IRI() of a text, if all that is wanted is, and nothing else uses them."""
     found = {name: e for name, e in binds if isinstance(e, Call) and e.name == "IRI" and _is_text(e.args[0])}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
@@ -60,6 +62,8 @@ _PATIENT_ROW, _TYPE_ROW, _VALUE_ROW, _IMPORTS = str(_PATIENT), str(_TYPE), str(_
 _REPORTED = str(CG["reportedValue"])
 _LONGEST_NUMBER = 100
 """Digits before or after the point of a number with an exponent; written out, a longer one could fill any memory."""
+_MANY = 200
+"""For more nodes than this all terms of the vocabulary are gathered to tell which of the nodes are among them."""
 _ENTITY = re.compile(rb"<!ENTITY\s+(%\s+)?\S+\s+(.*?)>", re.DOTALL)
 _NAMESPACE_ENTITY = re.compile(rb"""^(["'])(https?://|urn:)[^&%"']*\1\s*$""")
 _BAD_IRI = re.compile(r'[\x00-\x20<>"{}|\\^`]')
@@ -111,7 +115,12 @@ class PatientFacts:
     def reported_rows(self) -> list[Row]:
         """What was reported, as text."""
         rows: list[Row] | None = self.__dict__.get("_rows")
-        return reported_rows(rows) if rows is not None else rows_of(self.reported)
+        if rows is None:
+            return rows_of(self.reported)
+        found: list[Row] | None = self.__dict__.get("_reported_rows")
+        if found is None:
+            found = self.__dict__["_reported_rows"] = reported_rows(rows)
+        return found
 
 
 def reported_rows(rows: Iterable[Row]) -> list[Row]:
@@ -265,19 +274,16 @@ class Reader:
         both = recorded.keys() & {s for s, _, _ in self._rows} if recorded and self._rows else set()
         for patient in both:
             self._rows += recorded[patient].rows()
-        by_subject: dict[str, list[Row]] = {}
-        patients: dict[str, None] = {}
-        for row in dict.fromkeys(self._rows):
-            subject, predicate, target = row
-            known = by_subject.get(subject)
-            if known is None:
-                by_subject[subject] = [row]
-            else:
-                known.append(row)
-            if target == _PATIENT_ROW and predicate == _TYPE_ROW:
-                patients[subject] = None
+        by_subject: defaultdict[str, list[Row]] = defaultdict(list)
+        distinct = dict.fromkeys(self._rows)
+        for row in distinct:
+            by_subject[row[0]].append(row)
+        patients = dict.fromkeys(s for s, p, o in distinct if o == _PATIENT_ROW and p == _TYPE_ROW)
         followed = by_subject.keys() - patients.keys()
-        followed = {node for node in followed if not _declared(node, vocabulary)}
+        if len(followed) > _MANY:
+            followed -= _all_declared(vocabulary)
+        else:
+            followed = {node for node in followed if not _declared(node, vocabulary)}
         owner: dict[str, str] = {}
         merged: dict[str, str] = {}
 
@@ -325,6 +331,13 @@ def _declared(node: str, vocabulary: ox.Store) -> bool:
     if node[0] != "<":
         return False
     return next(vocabulary.quads_for_pattern(ox.NamedNode(node[1:-1]), _TYPE, None, None), None) is not None
+
+
+@lru_cache(maxsize=2)
+def _all_declared(vocabulary: ox.Store) -> frozenset[str]:
+    """The terms of a vocabulary, as rows write them."""
+    subjects = (q.subject for q in vocabulary.quads_for_pattern(None, _TYPE, None, None))
+    return frozenset(str(subject) for subject in subjects if isinstance(subject, ox.NamedNode))
 
 
 def _is_fhir(data: bytes) -> bool:

@@ -6,12 +6,11 @@ cannot be planned raises CannotRead; so does what engines understand differently
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from kbtool.columns import Terms
-from kbtool.expressions import Function, chained, compiled, makes_terms, on_whole_numbers, variables
+from kbtool.expressions import Function, chained, compiled, makes_terms, variables
 from kbtool.sparql import (
     AGGREGATES,
     Bind,
@@ -32,6 +31,7 @@ from kbtool.sparql import (
     is_variable,
 )
 from kbtool.values import value_of
+from kbtool.vectors import Vectorised, vectorised
 
 Term: TypeAlias = "int | str"
 """A term by its number, or a variable by its name."""
@@ -59,8 +59,7 @@ class Test:
     members: tuple[int, ...] = ()
     negated: bool = False
     kind: int = 0
-    differ: bool = False
-    whole: Callable[[Sequence[Any]], Any] | None = None
+    vector: Vectorised | None = None
     exists: Plan | None = None
 
 
@@ -74,6 +73,7 @@ class Step:
     wanted: tuple[str, ...] = ()
     makes: bool = False
     function: Function | None = None
+    vector: Vectorised | None = None
     inputs: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     rows: tuple[tuple[int, ...], ...] = ()
@@ -218,6 +218,7 @@ class Planner:
                 step.inputs = tuple(sorted((used & bound) - made))
                 step.function = chained(step.binds, step.inputs, step.wanted)
                 step.makes = bool(makes_terms(step.binds, step.wanted))
+                step.vector = None if step.makes else vectorised(None, step.binds, step.inputs, step.wanted, self.terms)
             bound |= self.binds(step)
         tests = [self.test(condition, mine, outer, known, steps) for condition in filters]
         required = (
@@ -291,10 +292,7 @@ class Planner:
                 test = Test(frozenset((name,)), 0, None, (name,), numbers, negated)
             else:
                 test = Test(frozenset(inputs), 0, compiled(expression, inputs), inputs)
-                test.whole = on_whole_numbers(expression, inputs)
-                match expression:
-                    case Call("!=", (str(one), str(other))) if is_variable(one) and is_variable(other):
-                        test.differ = True
+                test.vector = vectorised(expression, (), inputs, (), self.terms)
         test.settled = max((n for n, step in enumerate(steps) if self.binds(step) & test.names), default=-1)
         return test
 
@@ -326,6 +324,8 @@ class Planner:
             if expression.name == "GROUP_CONCAT" or not is_variable(expression.args[0]):
                 raise CannotRead(expression.name)
             aggregates.append((name, expression.name, expression.args[0], expression.distinct))
+        if aggregates and not select.group_by:
+            raise CannotRead("an aggregate over everything, which has a result even where there is nothing")
         plain = [name for name, expression in select.columns if expression is None]
         if set(plain) - set(select.group_by) and select.aggregates:
             raise CannotRead("a sub-query that shows what it does not group by")

@@ -34,14 +34,18 @@ _STRING = "^^<http://www.w3.org/2001/XMLSchema#string>"
 @contextmanager
 def no_collection() -> Iterator[None]:
     """No search for unreachable circles meanwhile: rows are many objects and no circles, and the search takes a quarter of the
-    time."""
-    on = gc.isenabled()
+    time. What was made meanwhile counts as old afterwards, or the next search would go through all of it."""
+    if not gc.isenabled():
+        yield
+        return
     gc.disable()
     try:
         yield
     finally:
-        if on:
-            gc.enable()
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
+        gc.enable()
 
 
 def plain_rows(text: str) -> list[Row] | None:

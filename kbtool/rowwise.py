@@ -7,10 +7,10 @@ in the number of rows. The meaning is the same; the tests hold the two and Oxigr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 from kbtool.columns import Terms
-from kbtool.evaluate import aggregate
 from kbtool.plans import Pattern, Plan, QueryPlan, Screen, Step, Test, UpdatePlan
 from kbtool.values import Unsettled
 
@@ -390,3 +390,20 @@ def _joined(left: list[Solution], right: list[Solution]) -> list[Solution]:
     if any(0 in key for key in by_key):
         raise Unsettled("a join over a variable that is not always bound")
     return [{**row, **other} for row in left for other in by_key.get(tuple(row.get(name, 0) for name in shared), ())]
+
+
+def aggregate(terms: Terms, kind: str, numbers: list[int], apart: bool) -> int:
+    """One aggregate over one group."""
+    if apart:
+        numbers = list(dict.fromkeys(numbers))
+    if kind == "COUNT":
+        return terms.number_of(sum(1 for number in numbers if number))
+    if len(numbers) == 1 and kind != "SUM":
+        return numbers[0]
+    values: list[Any] = [terms.value(number) for number in numbers]
+    if not all(type(value) is int or type(value) is Decimal for value in values):
+        raise Unsettled(f"{kind} of what is not all numbers")
+    if kind == "SUM":
+        return terms.number_of(sum(values))
+    chosen = (min if kind == "MIN" else max)(range(len(values)), key=values.__getitem__)
+    return numbers[chosen]

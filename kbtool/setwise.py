@@ -18,6 +18,7 @@ from kbtool.columns import Column, Terms, distinct
 from kbtool.derived import FLAGS, READ, Entry
 from kbtool.evaluate import Evaluator, Graph
 from kbtool.facts import PatientFacts
+from kbtool.judging import Doubt
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDF
 from kbtool.plans import Pattern, Planner, Screen, UpdatePlan
@@ -34,7 +35,7 @@ FEW = 8
 
 _NO_VALUES: list[str] = []
 
-Judge = Callable[[list[PatientFacts], list[CompiledConstraint]], "Removal"]
+Judge = Callable[[list[PatientFacts], list[Doubt]], "Removal"]
 
 
 class Removal:
@@ -73,7 +74,8 @@ class Program:
 
     def run(self, batch: Sequence[PatientFacts], as_of: ox.Literal, judge: Judge) -> FromGraph:
         """Everything that is derived of a batch of patients. The judge says what of it is not accepted: it gets the patients of
-        whom facts may break shapes, and these shapes. Raises Unsettled where only a full engine can tell."""
+        whom facts may break shapes, and these shapes with the nodes that may break them. Raises Unsettled where only a full
+        engine can tell."""
         with localcontext(_EXACT):
             return FromGraph(self._by_rows(batch, as_of, judge) if len(batch) <= FEW else self._by_columns(batch, as_of, judge))
 
@@ -91,8 +93,9 @@ class Program:
 
         graph = filled(rows)
         evaluator = RowEvaluator(graph, unchanged=True)
-        broken = [constraint for constraint, screen in self.screens if evaluator.screen(screen)]
-        removal = judge(list(batch), broken) if broken else None
+        found = [(constraint, evaluator.screen(screen)) for constraint, screen in self.screens]
+        doubts = [(constraint, [terms.tokens[node] for node in nodes]) for constraint, nodes in found if nodes]
+        removal = judge(list(batch), doubts) if doubts else None
         if removal:
             kept = [row for row in rows if row[0] not in removal.subjects and row not in removal.links]
             graph = filled([*kept, *removal.added])
@@ -112,8 +115,8 @@ class Program:
         facts = _encoded(graph.terms, list(chain.from_iterable(rows)))
         moment = _encoded(graph.terms, [(str(CG["Run"]), str(CG["asOf"]), str(as_of))])
         _fill(graph, [np.concatenate(pair) for pair in zip(facts, moment, strict=True)])
-        suspects, broken = self._suspects(Evaluator(graph, self.orders, unchanged=True), facts, owners, len(batch))
-        removal = judge([batch[n] for n in suspects], broken) if broken else None
+        suspects, doubts = self._suspects(Evaluator(graph, self.orders, unchanged=True), facts, owners, len(batch))
+        removal = judge([batch[n] for n in suspects], doubts) if doubts else None
         if removal:
             terms = graph.terms
             graph = self.graph.copy()
@@ -128,17 +131,12 @@ class Program:
             evaluator.update(update)
         return graph
 
-    def _suspects(
-        self, evaluator: Evaluator, facts: list[Column], owners: Column, n: int
-    ) -> tuple[list[int], list[CompiledConstraint]]:
-        """For whom which shapes may be broken: places in the batch, and shapes."""
-        broken: list[CompiledConstraint] = []
-        found: list[Column] = []
-        for constraint, screen in self.screens:
-            focus = evaluator.screen(screen)
-            if len(focus):
-                broken.append(constraint)
-                found.append(focus)
+    def _suspects(self, evaluator: Evaluator, facts: list[Column], owners: Column, n: int) -> tuple[list[int], list[Doubt]]:
+        """For whom which shapes may be broken: places in the batch; shapes, and the nodes that may break each."""
+        tokens = evaluator.terms.tokens
+        screened = [(constraint, evaluator.screen(screen)) for constraint, screen in self.screens]
+        found = [focus for _, focus in screened if len(focus)]
+        broken = [(constraint, [tokens[node] for node in focus.tolist()]) for constraint, focus in screened if len(focus)]
         if not broken:
             return [], []
         nodes = distinct(np.concatenate(found))

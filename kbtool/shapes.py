@@ -105,7 +105,7 @@ def validate(store: Store, compiled: Iterable[CompiledConstraint]) -> list[Viola
         most = census.most(constraint.targets)
         if most:
             select = constraint.targets.select
-            found.update(_violations(store, constraint.query.replace(select, f"{select} LIMIT {most}"), constraint))
+            found.update(violations(store, constraint.query.replace(select, f"{select} LIMIT {most}"), constraint))
     return sorted(found, key=lambda v: (str(v.focus), v.shape, v.path or "", v.value or "", v.message))
 
 
@@ -163,7 +163,7 @@ def _members(target: NamedNode, node: str) -> str:
     return f"?_class {SUBCLASS}* {target} . {node} {TYPE} ?_class"
 
 
-def _violations(store: Store, query: str, constraint: CompiledConstraint) -> Iterator[Violation]:
+def violations(store: Store, query: str, constraint: CompiledConstraint) -> Iterator[Violation]:
     solutions = cast("QuerySolutions", store.query(query))
     names = [variable.value for variable in solutions.variables]
     for solution in solutions:
