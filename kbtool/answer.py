@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property, partial
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from kbtool.derived import Derived, Entry, FromStore
 from kbtool.facts import PatientFacts
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, DCTERMS, PROV, RDF, RDFS, SKOS, local_name, text
-from kbtool.rows import lexical
+from kbtool.rows import Row, lexical
 from kbtool.shapes import Violation
 
 if TYPE_CHECKING:
@@ -383,16 +385,12 @@ class _Reader:
         self.derived, self.book, self.record = derived, book, record
         self.patient = record.patient.value
         self.answers = derived.answers(record.patient)
-        self.nodes: dict[str, dict[str, list[str]]] = {}
-        for subject, predicate, value in (*record.rows(), *record.reported_rows()):
-            node = self.nodes.get(subject)
-            if node is None:
-                node = self.nodes[subject] = {}
-            known = node.get(predicate)
-            if known is None:
-                node[predicate] = [value]
+        self.nodes: dict[str, list[Row]] = {}
+        for row in chain(record.rows(), record.reported_rows()):
+            if row[0] in self.nodes:
+                self.nodes[row[0]].append(row)
             else:
-                known.append(value)
+                self.nodes[row[0]] = [row]
         self.facts: dict[str, tuple[tuple[str, str, str], Json]] = {}
 
     def read(self) -> Json:
@@ -522,10 +520,13 @@ class _Reader:
 
     def fact(self, node: str) -> Json:
         """A fact as reported: class, value and unit as text, times, dose."""
-        known = self.nodes.get(f"<{node}>")
+        said = self.nodes.get(f"<{node}>")
         data: Json = {"fact": node}
-        if known is None:
+        if said is None:
             return data | self._computed(node)
+        known: defaultdict[str, list[str]] = defaultdict(list)
+        for _, predicate, value in said:
+            known[predicate].append(value)
         data["name"], data["label"] = next(filter(None, map(self.book.kind, known.get(_TYPE, ()))), ("", ""))
         for prop, name in _FACT_PROPERTIES.items():
             values = known.get(prop)

@@ -74,33 +74,35 @@ class Terms:
         """The numbers of terms as they were written."""
         numbers = self.numbers
         fresh = [token for token in dict.fromkeys(tokens) if token not in numbers]
-        times = [token for token in fresh if token.endswith(MOMENT_END) and may_be_moment(token)]
-        if times:
-            fits, values = moments(times)
-            self.add_moments([token for token, fit in zip(times, fits.tolist(), strict=True) if fit], values[fits])
-        for token in fresh:
-            if token not in numbers:
-                numbers[token] = self.number(canonical(token) if token[0] == '"' else token)
+        if fresh:
+            self._add([token for token in fresh if token[0] != '"' or token[-1] == '"'])
+            times = [token for token in fresh if token.endswith(MOMENT_END) and may_be_moment(token)]
+            if times:
+                fits, values = moments(times)
+                start = self._add([token for token, fit in zip(times, fits.tolist(), strict=True) if fit])
+                self.decoded.put_moments(start, values[fits])
+            for token in fresh:
+                if token not in numbers:
+                    numbers[token] = self.number(canonical(token))
         return np.fromiter(map(numbers.__getitem__, tokens), dtype=np.int64, count=len(tokens))
 
-    def add_moments(self, tokens: list[str], values: Column) -> None:
-        """Add canonical terms of times in UTC that are not known yet."""
+    def _add(self, tokens: Sequence[str]) -> int:
+        """Give numbers to canonical terms that have none yet; the first of them."""
         start = len(self.tokens)
         self.numbers.update(zip(tokens, range(start, start + len(tokens)), strict=True))
         self.tokens += tokens
         self.known += [None] * len(tokens)
-        self.decoded.put_moments(start, values)
+        return start
 
     def made(self, tokens: Sequence[str | None]) -> Column:
         """The numbers of terms that are written as they have to be; None is no term."""
-        numbers = self.numbers
-        fresh = [token for token in dict.fromkeys(tokens) if token is not None and token not in numbers]
-        if fresh:
-            start = len(self.tokens)
-            numbers.update(zip(fresh, range(start, start + len(fresh)), strict=True))
-            self.tokens += fresh
-            self.known += [None] * len(fresh)
-        return np.array([numbers[token] if token is not None else 0 for token in tokens], dtype=np.int64)
+        found = list(map(self.numbers.get, tokens))  # type: ignore[arg-type]
+        if None in found:
+            self._add(
+                list(dict.fromkeys(token for token, n in zip(tokens, found, strict=True) if n is None and token is not None))
+            )
+            found = [0 if token is None else self.numbers[token] for token in tokens]
+        return np.array(found, dtype=np.int64)
 
     def value(self, number: int) -> Value:
         """The value of a term."""

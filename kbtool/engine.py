@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kbtool.judging import Doubt
     from kbtool.setwise import Program, Removal
 
-BATCH = 500
+BATCH = 1000
 """Patients evaluated in one store; memory stays flat whatever the number of patients."""
 
 WORTHWHILE = 12

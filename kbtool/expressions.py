@@ -87,19 +87,47 @@ def chained(binds: Sequence[tuple[str, Expression]], names: Sequence[str], wante
     """
     writer = _Writer(names)
     inputs = writer.inputs
-    lines = []
     makes = makes_terms(binds, wanted)
+    text = " ".join(f"BIND({written(expression)} AS {name})" for name, expression in binds)
+    query = f"SELECT {' '.join(wanted)} WHERE {{ {{bindings}} {text} }}"
+    if makes:
+        code = f'"<" + {writer.piece(makes[wanted[0]].args[0])} + ">"'
+        return _made_terms(code, writer, lambda given: _asked(query, names, given, wanted)[0])
+    lines = []
     for name, expression in binds:
-        code = writer.code(expression) if name not in makes else f'("<" + {writer.piece(makes[name].args[0])} + ">")'
+        code = writer.code(expression)
         local = writer.names[name] = f"x{len(writer.names)}"
         lines += [f"try: {local} = {code}", f"except EvaluationError: {local} = None"]
     lines.append(f"return ({''.join(f'{writer.names[name]}, ' for name in wanted)})")
     row = _made(f"def row({inputs}):\n    {chr(10).join(lines).replace(chr(10), chr(10) + '    ')}\n", writer, "row")
-    text = " ".join(f"BIND({written(expression)} AS {name})" for name, expression in binds)
-    query = f"SELECT {' '.join(wanted)} WHERE {{ {{bindings}} {text} }}"
-    large = not makes and sum(_size(expression) for _, expression in binds) > _SMALL
+    large = sum(_size(expression) for _, expression in binds) > _SMALL
     rows = _over_rows(row, _Writer(names), large, lambda given: _asked(query, names, given, wanted))
     return lambda n, columns: list(zip(*rows(n, columns), strict=True))
+
+
+def _made_terms(code: str, writer: _Writer, ask: Callable[[list[Any]], Any]) -> Function:
+    """A function that gives terms as text; where it cannot for all of them, for each alone, or Oxigraph does."""
+    loop = f"for {writer.inputs}, in zip(*columns, strict=True)" if writer.inputs else "for _ in range(n)"
+    all_at_once = _made(f"def run(n, columns):\n    return [{code} {loop}]\n", writer, "run")
+
+    def run(n: int, columns: Sequence[Any]) -> list[Any]:
+        columns = [list(column) for column in columns]
+        try:
+            return [all_at_once(n, columns)]
+        except (EvaluationError, Unsettled):
+            return [[one_of(row) for row in zip(*columns, strict=True)]]
+
+    def one_of(row: tuple[Any, ...]) -> str | None:
+        try:
+            found: str = all_at_once(1, [[value] for value in row])[0]
+        except EvaluationError:
+            return None
+        except Unsettled:
+            made = ask(list(row))
+            return None if made is None else values.token_of(made)
+        return found
+
+    return run
 
 
 class Remembered:

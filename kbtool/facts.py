@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 import pyoxigraph as ox
 
+from kbtool.division import divided, divided_at_once
 from kbtool.namespaces import CG, OWL, RDF, XSD
-from kbtool.rows import Row, lexical, no_collection, node_of, plain_rows, quads_of, rows_of
+from kbtool.rows import Row, Table, lexical, no_collection, node_of, plain_table, quads_of, rows_of
 
 if TYPE_CHECKING:
     from rdflib import Graph
@@ -62,8 +61,6 @@ _PATIENT_ROW, _TYPE_ROW, _VALUE_ROW, _IMPORTS = str(_PATIENT), str(_TYPE), str(_
 _REPORTED = str(CG["reportedValue"])
 _LONGEST_NUMBER = 100
 """Digits before or after the point of a number with an exponent; written out, a longer one could fill any memory."""
-_MANY = 200
-"""For more nodes than this all terms of the vocabulary are gathered to tell which of the nodes are among them."""
 _ENTITY = re.compile(rb"<!ENTITY\s+(%\s+)?\S+\s+(.*?)>", re.DOTALL)
 _NAMESPACE_ENTITY = re.compile(rb"""^(["'])(https?://|urn:)[^&%"']*\1\s*$""")
 _BAD_IRI = re.compile(r'[\x00-\x20<>"{}|\\^`]')
@@ -90,7 +87,7 @@ class PatientFacts:
     not_needed: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of_rows(cls, patient: str, rows: list[Row]) -> PatientFacts:
+    def of_rows(cls, patient: str, rows: list[Row] | Table) -> PatientFacts:
         """A patient whose triples are made only when somebody asks for them."""
         record = cls(node_of(patient))
         del record.triples, record.reported
@@ -98,29 +95,29 @@ class PatientFacts:
         return record
 
     def __getattr__(self, name: str) -> Any:
-        rows = self.__dict__.get("_rows")
-        if name not in ("triples", "reported") or rows is None:
+        if name not in ("triples", "reported") or "_rows" not in self.__dict__:
             raise AttributeError(name)
+        rows = self.rows()
         del self.__dict__["_rows"]  # from now on somebody else may change the triples
         self.triples = quads_of(rows)
         self.reported = quads_of(reported_rows(rows))
         found: list[ox.Quad] = self.__dict__[name]
         return found
 
+    @property
+    def table(self) -> Table | None:
+        """The triples as a part of a table, if they are kept so."""
+        found = self.__dict__.get("_rows")
+        return found if isinstance(found, Table) else None
+
     def rows(self) -> list[Row]:
         """The triples as text."""
-        rows: list[Row] | None = self.__dict__.get("_rows")
-        return rows if rows is not None else rows_of(self.triples)
+        found: list[Row] | Table | None = self.__dict__.get("_rows")
+        return rows_of(self.triples) if found is None else found.rows() if isinstance(found, Table) else found
 
     def reported_rows(self) -> list[Row]:
         """What was reported, as text."""
-        rows: list[Row] | None = self.__dict__.get("_rows")
-        if rows is None:
-            return rows_of(self.reported)
-        found: list[Row] | None = self.__dict__.get("_reported_rows")
-        if found is None:
-            found = self.__dict__["_reported_rows"] = reported_rows(rows)
-        return found
+        return reported_rows(self.rows()) if "_rows" in self.__dict__ else rows_of(self.reported)
 
 
 def reported_rows(rows: Iterable[Row]) -> list[Row]:
@@ -185,6 +182,7 @@ class Reader:
         self._fhir: list[tuple[str, bytes]] = []
         self._reading: Reading | None = None
         self._rows: list[Row] = []
+        self._table: Table | None = None
         self._numbers = count(1)
 
     def add(self, name: str, data: bytes, kind: Kind | None = None) -> None:
@@ -208,9 +206,9 @@ class Reader:
             _check_xml(name, data)
         elif kind == ox.RdfFormat.N_TRIPLES:
             with no_collection():
-                rows = plain_rows(decoded)
-                if rows is not None:
-                    self._add_rows(name, rows, blank="_:" in decoded)
+                table = plain_table(decoded)
+                if table is not None:
+                    self._add_table(name, table)
                     return
         try:
             parsed = list(ox.parse(data, kind, base_iri=BASE))
@@ -251,11 +249,19 @@ class Reader:
         except ValueError as error:
             raise FactsError(f"{name}: {error}") from None
 
-    def _add_rows(self, name: str, rows: list[Row], *, blank: bool = True) -> None:
+    def _add_table(self, name: str, table: Table) -> None:
+        """Keep a table as it is where it is the only one and has no blank nodes, which need names of their own."""
+        if self._table is None and not self._rows and _IMPORTS not in table.index and not any(t[0] == "_" for t in table.terms):
+            self._table = table
+        else:
+            self._add_rows(name, table.rows())
+
+    def _add_rows(self, name: str, rows: list[Row]) -> None:
+        self._flatten()
         if _IMPORTS in {p for _, p, _ in rows}:
             imported = next(o for _, p, o in rows if p == _IMPORTS)
             raise FactsError(f"{name}: owl:imports {lexical(imported)}: facts may not import; nothing is fetched")
-        nodes = dict.fromkeys(term for s, _, o in rows for term in (s, o) if term[0] == "_") if blank else None
+        nodes = dict.fromkeys(term for s, _, o in rows for term in (s, o) if term[0] == "_")
         if nodes:
             patients = {s for s, p, o in rows if o == _PATIENT_ROW and p == _TYPE_ROW}
             numbered = zip(nodes, self._numbers, strict=False)
@@ -269,75 +275,30 @@ class Reader:
             return self._divided(vocabulary)
 
     def _divided(self, vocabulary: ox.Store) -> Facts:
+        if self._table is not None and not self._rows and self._reading is None and not self._fhir:
+            at_once = divided_at_once(self._table, vocabulary)
+            if at_once is not None:
+                parts, strays = at_once
+                return Facts([[PatientFacts.of_rows(patient, part)] for patient, part in parts], strays)
+        self._flatten()
         from_fhir = self._from_fhir(vocabulary)
         recorded = {str(record.patient): record for group in from_fhir.groups for record in group}
         both = recorded.keys() & {s for s, _, _ in self._rows} if recorded and self._rows else set()
         for patient in both:
             self._rows += recorded[patient].rows()
-        by_subject: defaultdict[str, list[Row]] = defaultdict(list)
-        distinct = dict.fromkeys(self._rows)
-        for row in distinct:
-            by_subject[row[0]].append(row)
-        patients = dict.fromkeys(s for s, p, o in distinct if o == _PATIENT_ROW and p == _TYPE_ROW)
-        followed = by_subject.keys() - patients.keys()
-        if len(followed) > _MANY:
-            followed -= _all_declared(vocabulary)
-        else:
-            followed = {node for node in followed if not _declared(node, vocabulary)}
-        owner: dict[str, str] = {}
-        merged: dict[str, str] = {}
-
-        def root(p: str) -> str:
-            while p in merged:
-                p = merged[p]
-            return p
-
-        records: dict[str, PatientFacts] = {}
-        for patient in patients:
-            mine: list[Row] = []
-            waiting = [patient]
-            seen = {patient}
-            while waiting:
-                node = waiting.pop()
-                if owner.setdefault(node, patient) != patient and root(patient) != root(owner[node]):
-                    merged[root(patient)] = root(owner[node])
-                rows = by_subject[node]
-                mine += rows
-                for _, predicate, target in rows:
-                    if target in followed and predicate != _TYPE_ROW and target not in seen:
-                        seen.add(target)
-                        waiting.append(target)
-            records[patient] = PatientFacts.of_rows(patient, mine)
-        groups: dict[str, list[PatientFacts]] = {}
-        for patient, record in records.items():
-            groups.setdefault(root(patient), []).append(record)
-        lost = {s for s in by_subject.keys() - owner.keys() if _speaks(by_subject[s], vocabulary)}
-        lost -= {o for s in lost for _, _, o in by_subject[s] if o != s}
-        for patient in both & records.keys():
-            records[patient].not_read, records[patient].not_needed = recorded[patient].not_read, recorded[patient].not_needed
+        divided_groups, strays = divided(self._rows, vocabulary)
+        groups = [[PatientFacts.of_rows(patient, mine) for patient, mine in group] for group in divided_groups]
+        for record in (record for group in groups for record in group):
+            if (name := str(record.patient)) in both:
+                record.not_read, record.not_needed = recorded[name].not_read, recorded[name].not_needed
         alone = [[record] for patient, record in recorded.items() if patient not in both]
-        return Facts([*groups.values(), *alone], [*sorted(lost), *from_fhir.strays])
+        return Facts([*groups, *alone], [*strays, *from_fhir.strays])
 
-
-def _speaks(rows: list[Row], vocabulary: ox.Store) -> bool:
-    """Whether a node states something in the guideline language, or says something about a term of it."""
-    own = f"<{CG.iri}"
-    return any(p.startswith(own) or (p == _TYPE_ROW and _declared(o, vocabulary)) for _, p, o in rows) or _declared(
-        rows[0][0], vocabulary
-    )
-
-
-def _declared(node: str, vocabulary: ox.Store) -> bool:
-    if node[0] != "<":
-        return False
-    return next(vocabulary.quads_for_pattern(ox.NamedNode(node[1:-1]), _TYPE, None, None), None) is not None
-
-
-@lru_cache(maxsize=2)
-def _all_declared(vocabulary: ox.Store) -> frozenset[str]:
-    """The terms of a vocabulary, as rows write them."""
-    subjects = (q.subject for q in vocabulary.quads_for_pattern(None, _TYPE, None, None))
-    return frozenset(str(subject) for subject in subjects if isinstance(subject, ox.NamedNode))
+    def _flatten(self) -> None:
+        """What was kept as a table, as rows."""
+        if self._table is not None:
+            self._rows[:0] = self._table.rows()
+            self._table = None
 
 
 def _is_fhir(data: bytes) -> bool:

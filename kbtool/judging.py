@@ -63,7 +63,10 @@ def judged(store: ox.Store, rows: Sequence[Row], doubts: Iterable[Doubt]) -> lis
     """
     asked = [(constraint, _query(constraint, focus), focus) for constraint, focus in doubts]
     store.extend(quads_of(_needed(rows, [(reads(query), focus) for _, query, focus in asked])))
-    found = {violation for constraint, query, _ in asked for violation in violations(store, query, constraint)}
+    found: set[Violation] = set()
+    for constraint, query, focus in asked:
+        doubted = set(focus)  # of another node there may be a part only, for the sake of another shape
+        found.update(each for each in violations(store, query, constraint) if str(each.focus) in doubted)
     return sorted(found, key=lambda v: (str(v.focus), v.shape, v.path or "", v.value or "", v.message))
 
 

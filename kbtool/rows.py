@@ -9,11 +9,15 @@ import gc
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import pyoxigraph as ox
+from numpy.typing import NDArray
 
 Row: TypeAlias = tuple[str, str, str]
+Columns: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 # What is surely valid N-Triples, and so common that it need not go through the full parser: absolute IRIs of ASCII characters
 # without a port or percent signs, plain and typed literals without escapes, labels of blank nodes.
@@ -23,8 +27,10 @@ _IRI = (
     rf"(?:\?[?{_CHARACTERS}]*+)?+(?:\#[?{_CHARACTERS}]*+)?+>"
 )
 _BLANK = "_:[A-Za-z][A-Za-z0-9]*+"
-_PLAIN = re.compile(
-    rf'^({_IRI}|{_BLANK})[ \t]++({_IRI})[ \t]++({_IRI}|{_BLANK}|"[^"\\\r\n]*+"(?:\^\^{_IRI})?+)[ \t]*+\.[ \t]*+$', re.MULTILINE
+_LITERAL = rf'"[^"\\\x00-\x1f\x7f\ufffe\uffff]*+"(?:\^\^{_IRI})?+'
+_PLAIN = re.compile(rf"^({_IRI}|{_BLANK})[ \t]++({_IRI})[ \t]++({_IRI}|{_BLANK}|{_LITERAL})[ \t]*+\.[ \t]*+$", re.MULTILINE)
+_IRIS, _NODES, _TERMS = (
+    re.compile(f"^(?:{kinds})$", re.MULTILINE) for kinds in (_IRI, f"{_IRI}|{_BLANK}", f"{_IRI}|{_BLANK}|{_LITERAL}")
 )
 # What pyoxigraph writes.
 _WRITTEN = re.compile(r'^(<[^>]*>|_:\S+) (<[^>]*>) (<[^>]*>|_:\S+|"(?:[^"\\]|\\.)*"(?:@\S+|\^\^<[^>]*>)?) \.$', re.MULTILINE)
@@ -48,12 +54,49 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def plain_rows(text: str) -> list[Row] | None:
-    """The rows of a text in N-Triples, or None where it takes the full parser to read it (or to say what is wrong)."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Triples as numbers: the terms, each once, where each stands, and the columns of subjects, predicates and objects."""
+
+    terms: list[str]
+    index: dict[str, int]
+    columns: Columns
+
+    def part(self, rows: NDArray[np.int64]) -> Table:
+        """Some of the triples."""
+        s, p, o = self.columns
+        return Table(self.terms, self.index, (s[rows], p[rows], o[rows]))
+
+    def rows(self) -> list[Row]:
+        """The triples as text."""
+        term = self.terms.__getitem__
+        s, p, o = (map(term, column.tolist()) for column in self.columns)
+        return list(zip(s, p, o, strict=True))
+
+
+def plain_table(text: str) -> Table | None:
+    """The triples of a text in N-Triples, or None where it takes the full parser to read it (or to say what is wrong)."""
     if _STRING in text or "\r" in text:
         return None
-    rows: list[Row] = _PLAIN.findall(text)
-    return rows if len(rows) == text.count("\n") + (not text.endswith("\n")) else None
+    text = text if text.endswith("\n") else f"{text}\n"
+    lines = text.count("\n")
+    line = text.replace(" .\n", " . ")
+    parts = line.split(" ")
+    del parts[-1]
+    if len(parts) != 4 * lines or parts[3::4].count(".") != lines or "\n" in line:  # other spaces
+        found = _PLAIN.findall(text)
+        if len(found) != lines:
+            return None
+        parts = [part for row in found for part in (*row, ".")]
+    terms = list(dict.fromkeys(parts))
+    index = dict(zip(terms, range(len(terms)), strict=True))
+    flat = np.fromiter(map(index.__getitem__, parts), dtype=np.int64, count=len(parts))
+    s, p, o = (flat[place::4].copy() for place in range(3))
+    for kind, column in ((_NODES, s), (_IRIS, p), (_TERMS, o)):
+        used = np.flatnonzero(np.bincount(column, minlength=1))
+        if len(kind.findall("\n".join([terms[number] for number in used.tolist()]))) != len(used):
+            return None
+    return Table(terms, index, (s, p, o))
 
 
 def rows_of(quads: Iterable[ox.Quad]) -> list[Row]:

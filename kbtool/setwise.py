@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 import pyoxigraph as ox
 
-from kbtool.columns import Column, Terms, distinct
+from kbtool.columns import NONE, Column, Terms, distinct
 from kbtool.derived import FLAGS, READ, Entry
 from kbtool.evaluate import Evaluator, Graph
 from kbtool.facts import PatientFacts
@@ -34,6 +34,7 @@ FEW = 8
 """Up to so many patients are cheaper one solution at a time than as columns."""
 
 _NO_VALUES: list[str] = []
+_VALUE, _REPORTED = str(CG["value"]), str(CG["reportedValue"])
 
 Judge = Callable[[list[PatientFacts], list[Doubt]], "Removal"]
 
@@ -70,7 +71,7 @@ class Program:
                 self.triples.add(subject, predicate, target)
         self.orders: dict[int, tuple[Pattern, ...]] = {}
         self.type = self.terms.term(str(RDF["type"]))
-        self.reads_reported = str(CG["reportedValue"]) in self.terms.numbers
+        self.reads_reported = _REPORTED in self.terms.numbers
 
     def run(self, batch: Sequence[PatientFacts], as_of: ox.Literal, judge: Judge) -> FromGraph:
         """Everything that is derived of a batch of patients. The judge says what of it is not accepted: it gets the patients of
@@ -110,9 +111,7 @@ class Program:
 
     def _by_columns(self, batch: Sequence[PatientFacts], as_of: ox.Literal, judge: Judge) -> Graph:
         graph = self.graph.copy()
-        rows = [record.rows() for record in batch]
-        owners = np.repeat(np.arange(len(batch)), [len(each) for each in rows])
-        facts = _encoded(graph.terms, list(chain.from_iterable(rows)))
+        facts, owners, reported = self._facts(batch, graph.terms)
         moment = _encoded(graph.terms, [(str(CG["Run"]), str(CG["asOf"]), str(as_of))])
         _fill(graph, [np.concatenate(pair) for pair in zip(facts, moment, strict=True)])
         suspects, doubts = self._suspects(Evaluator(graph, self.orders, unchanged=True), facts, owners, len(batch))
@@ -124,12 +123,32 @@ class Program:
             facts = _without(facts, removal, terms)
             added = _encoded(terms, removal.added)
             _fill(graph, [np.concatenate(each) for each in zip(facts, moment, added, strict=True)])
-        if self.reads_reported:
-            _fill(graph, _encoded(graph.terms, [row for record in batch for row in record.reported_rows()]))
+        _fill(graph, reported)
         evaluator = Evaluator(graph, self.orders)
         for update in self.updates:
             evaluator.update(update)
         return graph
+
+    def _facts(self, batch: Sequence[PatientFacts], terms: Terms) -> tuple[list[Column], Column, list[Column]]:
+        """The triples of a batch, to whom each belongs (a place in the batch), and the triples of what was reported."""
+        tables = [record.table for record in batch]
+        first = tables[0]
+        if first is None or not all(table is not None and table.terms is first.terms for table in tables):
+            each = [record.rows() for record in batch]
+            owners = np.repeat(np.arange(len(batch)), [len(rows) for rows in each])
+            reported = [row for record in batch for row in record.reported_rows()] if self.reads_reported else []
+            return _encoded(terms, list(chain.from_iterable(each))), owners, _encoded(terms, reported)
+        parts = [table.columns for table in tables if table is not None]
+        owners = np.repeat(np.arange(len(batch)), [len(part[0]) for part in parts])
+        s, p, o = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        used = np.flatnonzero(np.bincount(np.concatenate((s, p, o))))
+        numbers = np.zeros(len(first.terms), dtype=np.int64)
+        numbers[used] = terms.column([first.terms[place] for place in used.tolist()])
+        rows = np.flatnonzero(p == first.index.get(_VALUE, -1)) if self.reads_reported else NONE
+        tokens = [(row, first.terms[place]) for row, place in zip(rows.tolist(), o[rows].tolist(), strict=True)]
+        said = {row: token[: token.rindex('"') + 1] for row, token in tokens if token[0] == '"'}
+        subjects, objects = numbers[s[list(said)]] if said else NONE, terms.column(list(said.values()))
+        return [numbers[s], numbers[p], numbers[o]], owners, [subjects, np.full(len(said), terms.term(_REPORTED)), objects]
 
     def _suspects(self, evaluator: Evaluator, facts: list[Column], owners: Column, n: int) -> tuple[list[int], list[Doubt]]:
         """For whom which shapes may be broken: places in the batch; shapes, and the nodes that may break each."""

@@ -18,12 +18,13 @@ import numpy as np
 
 from kbtool.columns import Column, Mask, Terms, distinct
 from kbtool.decoded import DAY, DECIMAL, DIGITS, INTEGER, MOMENT, OTHER, SECOND, Decoded
-from kbtool.expressions import chained, compiled, variables
+from kbtool.expressions import chained, variables
 from kbtool.rows import lexical
 from kbtool.sparql import Call, Expression, is_variable
 from kbtool.values import XSD, EvaluationError, canonical, pattern, value_of
 
 _MOST = 2**62
+_ZONE = "?zone_of_a_time"
 _DATETIME, _DECIMAL, _INTEGER = (f"<{XSD}{name}>" for name in ("dateTime", "decimal", "integer"))
 
 
@@ -233,6 +234,8 @@ class _Compiler:
         self.iris: set[str] = set()
         self.literals: set[str] = set()
         later = set(self.binds)
+        if _ZONE in names | later:
+            raise _Other
         for name, expression in binds:
             if variables(expression) & later:
                 raise _Other
@@ -323,12 +326,13 @@ class _Compiler:
         zoned = self.zoned(Call(name, (left, right)))
         if zoned is not None:
             expression, moments = zoned
-            function = compiled(expression, ("?zone",))
+            function = chained([("?found", expression)], (_ZONE,), ("?found",))
 
             def by_zone(rows: Rows) -> Truth:
                 found = moments(rows)
-                true = np.array(function(len(found.zones), [found.zones]), dtype=np.bool_)[found.places]
-                return _settled(true, found.errors)
+                (values,) = function(len(found.zones), [found.zones])
+                true, known = (np.array([value is one for value in values])[found.places] for one in (True, None))
+                return _settled(true, _errors(known if known.any() else None, found.errors))
 
             return by_zone
         if self.is_moment(left) or self.is_moment(right):
@@ -387,7 +391,7 @@ class _Compiler:
         raise _Other
 
     def zoned(self, expression: Expression) -> tuple[Expression, Callable[[Rows], Moments]] | None:
-        """An expression over nothing but the zone of one time, as one over ?zone; and the time."""
+        """An expression over nothing but the zone of one time, as one over `_ZONE`; and the time."""
         found: set[Expression] = set()
 
         def put(part: Expression) -> Expression:
@@ -395,11 +399,11 @@ class _Compiler:
                 return put(self.binds[part])
             if isinstance(part, Call) and part.name == "TZ":
                 found.add(part.args[0])
-                return "?zone"
+                return _ZONE
             return Call(part.name, tuple(map(put, part.args)), part.distinct) if isinstance(part, Call) else part
 
         changed = put(expression)
-        if len(found) != 1 or variables(changed) != {"?zone"}:
+        if len(found) != 1 or variables(changed) != {_ZONE}:
             return None
         return changed, self.moment(found.pop())
 
@@ -433,7 +437,7 @@ class _Compiler:
                 return lambda rows: _floor(one(rows), None)
             case Call("/", (above, str(below))) if (by := _constant(below)) and re.fullmatch("10{1,9}", str(by)):
                 one, digits = self.number(above), len(str(by)) - 1
-                return lambda rows: Number((a := one(rows)).values, a.scale + digits, True, a.errors, a.bound)
+                return lambda rows: _divided(one(rows), digits)
             case Call("IF", (condition, left, right)):
                 test, one, other = self.truth(condition), self.number(left), self.number(right)
                 return lambda rows: _chosen(test(rows), one(rows), other(rows))
@@ -446,17 +450,18 @@ class _Compiler:
         raise _Other
 
     def rounded(self, above: Expression, below: Any, times: Any, more: Any) -> Numeric:
-        """FLOOR(above / below * times + more). The engines cut the quotient after 18 digits; where that could tell, 64 bits are
-        too few. Raises _Other."""
-        if not (type(below) is int and type(times) is int and 0 < below < 10**6 and 0 < times <= 10**6):
+        """FLOOR(above / below * times + more), of which times is a power of ten. The engines cut the quotient after 18 digits.
+        The result is no different as long as what is added up is a multiple of more than that. Raises _Other."""
+        if not (type(below) is int and 0 < below < 10**6 and re.fullmatch("10{0,6}", str(times))):
             raise _Other
-        if not isinstance(more, int | Decimal):
+        if type(more) is not Decimal and type(more) is not int:
             raise _Other
         one, by, rest = self.number(above), _numbers([times]), _numbers([more * below])
+        finest = below * times * 10 ** max(0, -int(Decimal(more).normalize().as_tuple().exponent))
 
         def run(rows: Rows) -> Number:
             a = one(rows)
-            if 2 * below * times * 10**a.scale >= 10**18:
+            if finest * 10**a.scale >= 10 ** (2 * DIGITS):
                 raise TooLarge
             return _floor(_sum(_product(a, by), rest, 1), below)
 
@@ -480,12 +485,15 @@ class _Compiler:
 
     def by_zone(self, expression: Expression, moments: Callable[[Rows], Moments]) -> Numeric:
         """A number that follows from a zone, computed once for each."""
-        function = chained([("?found", expression)], ("?zone",), ("?found",))
+        function = chained([("?found", expression)], (_ZONE,), ("?found",))
 
         def run(rows: Rows) -> Number:
             found = moments(rows)
             (values,) = function(len(found.zones), [found.zones])
-            known = _numbers(values)
+            try:
+                known = _numbers(values)
+            except _Other:
+                raise TooLarge from None
             decimal = known.decimal[found.places] if isinstance(known.decimal, np.ndarray) else known.decimal
             errors = known.errors[found.places] if known.errors is not None else None
             return Number(known.values[found.places], known.scale, decimal, _errors(errors, found.errors), known.bound)
@@ -567,10 +575,18 @@ def _shifted(a: Number, digits: int) -> Number:
     return Number(a.values, a.scale - digits, a.decimal, a.errors, a.bound)
 
 
+def _divided(a: Number, digits: int) -> Number:
+    """A quotient by a power of ten."""
+    if a.scale + digits > 2 * DIGITS:
+        raise TooLarge
+    return Number(a.values, a.scale + digits, True, a.errors, a.bound)
+
+
 def _floor(a: Number, divisor: int | None) -> Number:
-    """FLOOR, of a quotient where there is a divisor."""
+    """FLOOR, of a quotient where there is a divisor. The engines cut a quotient after 18 digits, which tells where a negative one
+    is smaller than that."""
     by = 10**a.scale * (divisor or 1)
-    if by >= _MOST:
+    if by > 10 ** (2 * DIGITS):
         raise TooLarge
     return Number(a.values // by, 0, True if divisor else a.decimal, a.errors, a.bound // by + 1)
 
@@ -610,11 +626,10 @@ def _starting(rows: Rows, name: str, beginning: str) -> Truth:
     tokens = rows.terms.tokens
     column, others = np.broadcast_arrays(rows.columns[name], rows.columns[beginning])
     different, places = np.unique(column, return_inverse=True)
-    texts = [tokens[number] for number in different.tolist()]
-    texts = [text if text[0] == "<" else f"<{lexical(text)}" for text in texts]  # compared without making IRIs anew
+    texts = [lexical(tokens[number]) for number in different.tolist()]
     true = np.zeros(len(column), dtype=np.bool_)
     for other in distinct(others).tolist():
-        start = f"<{lexical(tokens[other])}"
+        start = lexical(tokens[other])
         true |= np.array([text.startswith(start) for text in texts], dtype=np.bool_)[places] & (others == other)
     return Truth(true, ~true)
 

@@ -25,7 +25,7 @@ from kbtool.expressions import chained, compiled
 from kbtool.facts import Facts, FactsError, Reader
 from kbtool.knowledge import Knowledge, Step
 from kbtool.plans import Planner
-from kbtool.rows import plain_rows, rows_of
+from kbtool.rows import plain_table, rows_of
 from kbtool.rowwise import RowEvaluator, Triples
 from kbtool.setwise import Program
 from kbtool.sparql import Bind, CannotRead, Filter, read_query, read_updates
@@ -443,14 +443,14 @@ NOT_PLAIN = [
 
 @pytest.mark.parametrize("line", PLAIN)
 def test_plain_rows_are_what_the_parser_reads(line: str) -> None:
-    rows = plain_rows(f"{line}\n{line}")
-    assert rows is not None
-    assert rows == rows_of(ox.parse(f"{line}\n{line}".encode(), ox.RdfFormat.N_TRIPLES))
+    table = plain_table(f"{line}\n{line}")
+    assert table is not None
+    assert table.rows() == rows_of(ox.parse(f"{line}\n{line}".encode(), ox.RdfFormat.N_TRIPLES))
 
 
 @pytest.mark.parametrize("line", NOT_PLAIN)
 def test_what_is_not_plain_goes_through_the_parser(line: str) -> None:
-    assert plain_rows(f"{PLAIN[0]}\n{line}\n{PLAIN[1]}\n") is None
+    assert plain_table(f"{PLAIN[0]}\n{line}\n{PLAIN[1]}\n") is None
 
 
 def test_a_line_that_is_not_n_triples_is_named() -> None:
