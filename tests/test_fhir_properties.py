@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 import kbtool
 from kbtool import engine
 from kbtool.api import KnowledgeBase
+from kbtool.fhir.alike import WITHOUT_PART, Alike
 from kbtool.fhir.read import PatientRead, Read, loads, read, read_resources
 from kbtool.fhir.tables import tables
+from kbtool.fhir.translate import translator
 from kbtool.namespaces import CG, RDFS
 
 Json = dict[str, Any]
@@ -117,6 +120,128 @@ def test_a_garbled_record_is_read_without_a_crash_and_what_is_read_is_well_forme
         broken = {v["shape"].rsplit("/", 1)[-1] for v in (*result.refused, *result.data["setAside"])}
         assert broken <= PLAUSIBILITY, broken
     assert read_resources([loads(json.dumps(document))], kb().knowledge).patients.keys() == found.patients.keys()
+
+
+# --- Observations of one form are read as each of them alone ----------------------------------------
+
+
+def said(found: Read) -> dict[str, Any]:
+    return {p.iri: (p.rows, p.not_read, p.unneeded) for p in found.patients.values()} | {"stray": found.stray}
+
+
+def each_alone(data: bytes) -> Read:
+    """What is read where nothing is learnt from one observation for the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Alike, "find", lambda *_: (None, None))
+        return read(data, kb().knowledge)
+
+
+OTHERS = {
+    "value": [0, -1, 5, 10**30, "5", True, None, {}],
+    "unit": ["mmol/L", "furlong", "", 1, True, None, []],
+    "code": ["mmol/L", "meq/L", "mg/dL", "furlong", None, 1, "2823-3"],
+    "system": [None, "http://loinc.org", "https://example.org", 3],
+    "display": [None, "Magnesium", 1, True, {}],
+    "text": [None, "Sodium", "Serum magnesium", 1, True],
+    "status": ["preliminary", "entered-in-error", "registered", "unknown", None, 1, True],
+    "effectiveDateTime": [
+        "2026-02-10",
+        "2026-02-10T06:40:00+01:00",
+        "2026-02-10T23:59:60Z",
+        "2026-02-30T06:40:00Z",
+        "x",
+        5,
+        None,
+    ],
+    "extension": [
+        [],
+        None,
+        {},
+        [{"url": CG["phase"].value, "valueCode": "PostDialysis"}],
+        [{"url": CG["phase"].value}],
+        ["xy"],
+        [{"url": CG["nothing"].value, "valueCode": "x"}],
+        [{"url": CG["state"].value, "valueCode": "Preliminary"}],
+    ],
+    "valueString": ["low"],
+    "effectivePeriod": [{"start": "2026-02-10T06:40:00Z"}],
+    "hasMember": [[{"reference": "Observation/x"}]],
+    "partOf": [[{"reference": "Procedure/x"}]],
+    "component": [[{"code": {"coding": []}}]],
+    "dataAbsentReason": [{"text": "lost"}],
+    "focus": [[{"reference": "Patient/Q"}]],
+    "comparator": ["<", None],
+    "note": [[{"text": "taken while lying"}]],
+    "implicitRules": ["https://example.org"],
+    "modifierExtension": [[{"url": "https://example.org/not", "valueBoolean": True}]],
+}
+
+
+def observation(code: str, display: str) -> Json:
+    """A result with everything that makes the form of one."""
+    return {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": code, "display": display}], "text": "A result"},
+        "subject": {"reference": "Patient/P"},
+        "effectiveDateTime": "2026-02-10T06:40:00Z",
+        "valueQuantity": {"value": 0.9, "unit": "mmol/L", "system": "http://unitsofmeasure.org", "code": "mmol/L"},
+        "extension": [{"url": CG["phase"].value, "valueCode": "PreDialysis"}],
+    }
+
+
+def changed(one: Json) -> Iterator[Json]:
+    """The same with something else in one place."""
+    for element, values in OTHERS.items():
+        for number, value in product(range(4), values):
+            copy = json.loads(json.dumps(one))
+            body = (copy, copy["valueQuantity"], copy["code"], copy["code"]["coding"][0])[number]
+            body[element] = value
+            yield copy
+
+
+@pytest.mark.parametrize(("code", "display"), [("2601-3", "Magnesium"), ("718-7", "Hemoglobin")])
+def test_observations_of_one_form_are_read_as_each_of_them_alone(code: str, display: str) -> None:
+    one = observation(code, display)
+    assert len(list(changed(one))) > 250
+    for other in changed(one):
+        for pair in ((one, other), (other, one), (other, other)):
+            sent = json.dumps(
+                bundle([{"resourceType": "Patient", "id": "P"}, *(r | {"id": f"o{n}"} for n, r in enumerate(pair))])
+            )
+            translator.cache_clear()
+            assert said(read(sent.encode(), kb().knowledge)) == said(each_alone(sent.encode()))
+
+
+def test_many_observations_are_read_by_their_form() -> None:
+    filled, fill = [0], Alike.fill
+
+    def counting(*given: Any) -> bool:
+        filled[0] += 1
+        return fill(*given)
+
+    one = next(r for name in records() for r in resources(name) if r["resourceType"] == "Observation" and "valueQuantity" in r)
+    sent = json.dumps(bundle([one | {"id": f"o{n}"} for n in range(10)])).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Alike, "fill", counting)
+        read(sent, kb().knowledge)
+    assert filled[0] >= 9
+
+
+@pytest.mark.parametrize("element", sorted(WITHOUT_PART - {"resourceType", "id", "subject", "meta"}))
+def test_what_plays_no_part_in_the_form_of_an_observation_plays_none_in_reading_it(element: str) -> None:
+    one = next(r for name in records() for r in resources(name) if r["resourceType"] == "Observation" and "valueQuantity" in r)
+    plain = said(each_alone(json.dumps(bundle([one])).encode()))
+    for junk in (
+        None,
+        "x",
+        5,
+        [],
+        {},
+        [{"coding": [{"system": "http://loinc.org", "code": "2823-3"}]}],
+        {"reference": "Patient/Q"},
+    ):
+        assert said(each_alone(json.dumps(bundle([one | {element: junk}])).encode())) == plain
 
 
 PLAUSIBILITY = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import pyoxigraph as ox
@@ -99,35 +100,36 @@ def _is_iri(text: str) -> bool:
         return False
 
 
-class Entry:
-    """A resource in its place: the fullUrl of its entry, if any. plain: whether it is known to hold no modifierExtension."""
+@lru_cache(maxsize=1024)
+def _is_server(base: str, kind: str) -> bool:
+    """Whether an address is one that resources of a type can be below, whatever their id."""
+    return base.startswith("http") and base.endswith("/") and _is_iri(f"{base}{kind}/1")
 
-    __slots__ = ("full_url", "id", "kind", "plain", "resource")
+
+class Entry:
+    """A resource in its place: the fullUrl of its entry, if any. plain: whether it is known to hold no modifierExtension.
+
+    tail: Type/id. reference: how it is named to a person: its tail, or its fullUrl, or its type. iri: its fullUrl, else one made
+    of its tail; None where it has neither. base: the address of the server that it is on, with a slash at the end, where its
+    fullUrl tells it.
+    """
+
+    __slots__ = ("base", "full_url", "id", "iri", "kind", "plain", "reference", "resource", "tail")
 
     def __init__(self, resource: Json, full_url: Any = None, plain: bool = False) -> None:
         self.resource, self.plain = resource, plain
-        self.full_url = full_url if isinstance(full_url, str) and _is_iri(full_url) else None
         kind, identifier = resource.get("resourceType"), resource.get("id")
         self.kind = kind if isinstance(kind, str) else "Resource"
         self.id = identifier if isinstance(identifier, str) and _ID.fullmatch(identifier) else None
-
-    @property
-    def reference(self) -> str:
-        """How the resource is named to a person: Type/id, or its fullUrl, or its type."""
-        return f"{self.kind}/{self.id}" if self.id else self.full_url or self.kind
-
-    @property
-    def iri(self) -> str | None:
-        """The IRI of the resource: its fullUrl, else one made of type and id; None where it has neither."""
-        return self.full_url or (f"{BASE}{self.kind}/{self.id}" if self.id else None)
-
-    @property
-    def base(self) -> str | None:
-        """The address of the server that the resource is on, with a slash at the end, where its fullUrl tells it."""
-        tail = f"{self.kind}/{self.id}"
-        if self.full_url and self.id and self.full_url.startswith("http") and self.full_url.endswith("/" + tail):
-            return self.full_url[: -len(tail)]
-        return None
+        self.tail = tail = f"{self.kind}/{self.id}" if self.id else None
+        self.full_url = self.base = None
+        if isinstance(full_url, str):
+            if tail and full_url.endswith(tail) and _is_server(base := full_url[: -len(tail)], self.kind):
+                self.full_url, self.base = full_url, base
+            elif _is_iri(full_url):
+                self.full_url = full_url
+        self.reference = tail or self.full_url or self.kind
+        self.iri = self.full_url or (f"{BASE}{tail}" if tail else None)
 
 
 class Scope:
@@ -138,15 +140,18 @@ class Scope:
         self.by_url: dict[str, Entry] = {}
         self.by_tail: dict[str, Entry | None] = {}
         self.by_identifier: dict[tuple[str, str], set[str]] = {}
+        self._patients: dict[tuple[str, str | None], tuple[str, str] | str] = {}
 
     def add(self, entry: Entry) -> None:
         """Make a resource known. Two of one type and id at different addresses cannot be told apart by these alone."""
+        if self._patients:
+            self.forget()
         if entry.full_url:
             self.by_url[entry.full_url] = entry
-        if entry.id:
-            tail = f"{entry.kind}/{entry.id}"
-            other = self.by_tail.get(tail, entry)
-            self.by_tail[tail] = entry if other is not None and other.full_url == entry.full_url else None
+        if entry.tail:
+            other = self.by_tail.setdefault(entry.tail, entry)
+            if other is not entry:
+                self.by_tail[entry.tail] = entry if other is not None and other.full_url == entry.full_url else None
         if entry.kind == "Patient" and entry.iri and "identifier" in entry.resource:
             for identifier in (
                 entry.resource.get("identifier") or () if isinstance(entry.resource.get("identifier"), list) else ()
@@ -184,6 +189,10 @@ class Scope:
         entry = self.find(reference, origin)
         return entry.resource if entry is not None else None
 
+    def forget(self) -> None:
+        """Look up anew who is meant, where a scope above knows more by now."""
+        self._patients.clear()
+
     def patient(self, subject: Any, origin: Entry) -> tuple[str, str] | str:
         """The IRI and the reference of the patient that a subject names; or, as one string, why there is none."""
         if not isinstance(subject, dict):
@@ -191,6 +200,13 @@ class Scope:
         reference = subject.get("reference")
         if not isinstance(reference, str):
             return self._identified(subject)
+        key = (reference, origin.base)
+        found = self._patients.get(key)
+        if found is None:
+            found = self._patients[key] = self._referred(reference, origin)
+        return found
+
+    def _referred(self, reference: str, origin: Entry) -> tuple[str, str] | str:
         if reference.startswith("#"):
             return "the patient it is about stands only inside it and cannot be told from others"
         entry = self.find(reference, origin)

@@ -9,7 +9,7 @@ from kbtool.fhir.outcomes import DOSE, SINCE, START, STATE, Fact, Outcome, amoun
 from kbtool.fhir.reader import ResourceReader
 from kbtool.fhir.tables import NOTHING, Concept, Tables
 from kbtool.fhir.times import Moment, moment
-from kbtool.fhir.values import codings, daily_dose, shown, words
+from kbtool.fhir.values import coded, codings, daily_dose, shown
 
 Json = dict[str, Any]
 
@@ -201,16 +201,13 @@ class Drugs(ResourceReader):
         code = resource.get("code")
         if isinstance(code, dict) and isinstance(code.get("concept"), dict):
             code = code["concept"]
-        known = self.tables.match(codings(code), _ORDERED)
+        said = coded(code)
+        known = self.tables.match(said.codings, _ORDERED)
         if known.concept is None:
-            near = self.tables.named(words(code), _ORDERED)
-            if near is None:
-                outcome.unneeded.append(shown(code) or "ServiceRequest without a code")
-            else:
-                self.unknown(resource, outcome, code, _ORDERED)
+            self.unknown(resource, outcome, said, _ORDERED)
             return
         concept = known.concept
-        outcome.code = shown(code)
+        outcome.code = said.shown
         reading = self._requested(resource, outcome, concept) if self.usable(resource, outcome, concept) else None
         if reading is None:
             return

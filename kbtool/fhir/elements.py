@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from kbtool.fhir.outcomes import DATETIME, DECIMAL, INTEGER, Outcome, number_term, text_term, time_term
-from kbtool.fhir.tables import Concept, StatusTable
+from kbtool.fhir.tables import Concept, Property, StatusTable
 from kbtool.fhir.times import Moment, moment, seconds
-from kbtool.fhir.values import UnusableError, codings, number, shown
+from kbtool.fhir.values import UnusableError, coded, number
 from kbtool.namespaces import local_name
 
 Json = dict[str, Any]
 
+_HALF = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which JSON can name and no text can hold."""
+
 
 def status_of(resource: Json, table: StatusTable) -> tuple[str, str | None]:
     """The reading of one status element of a resource, and its code."""
-    value: Any = resource
-    for step in table.element.split("."):
+    first, *steps = table.path
+    value: Any = resource.get(first)
+    for step in steps:
         value = value.get(step) if isinstance(value, dict) else None
     if value is None:
         return table.missing, None
     if isinstance(value, str):
         return table.read(value) or "CannotBeTold", value
-    for system, code in codings(value):
+    said = coded(value)
+    for system, code in said.codings:
         if system in table.systems:
             return table.read(code) or "CannotBeTold", code
-    return "CannotBeTold", shown(value)
+    return "CannotBeTold", said.shown
 
 
-def stated_value(extension: Json, datatype: str | None, values: dict[str, str]) -> str:
+def stated_value(extension: Json, prop: Property) -> str:
     """The value of an extension as a term in N-Triples. Raises UnusableError."""
-    given = {key: value for key, value in extension.items() if key.startswith("value")}
+    given = [value for key, value in extension.items() if key[:5] == "value"]
     if len(given) != 1:
         raise UnusableError("it has no value")
-    ((_, value),) = given.items()
+    value, datatype = given[0], prop.datatype
     if datatype is None:
         name = value.get("code") if isinstance(value, dict) else value
-        found = values.get(local_name(name)) if isinstance(name, str) else None
-        if found is None or name not in (found[1:-1], local_name(found[1:-1])):
-            raise UnusableError(f"its value is none of {', '.join(sorted(values))}")
+        found = prop.values.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise UnusableError(f"its value is none of {', '.join(sorted({local_name(known) for known in prop.values}))}")
         return found
     if datatype == DATETIME:
         when = moment(value)
@@ -48,7 +55,7 @@ def stated_value(extension: Json, datatype: str | None, values: dict[str, str]) 
         return time_term(when.exact)
     if datatype in (DECIMAL, INTEGER):
         return number_term(number(value))
-    if not isinstance(value, str):
+    if not isinstance(value, str) or _HALF.search(value):
         raise UnusableError("its value is not text")
     return text_term(value)
 
@@ -71,14 +78,20 @@ def has_modifier(node: Any) -> bool:
 
 def values_of(body: Json) -> Json:
     """The value[x] elements of a body; there should be one at most."""
-    keys = [key for key in body if key[:5] == "value"]
+    keys = _starting(tuple(body), "value")
     return {key: body[key] for key in keys if body[key] is not None} if keys else {}
 
 
 def choice(resource: Json, element: str) -> Json:
     """A choice element as {type: value}, such as {"Period": {...}} for effectivePeriod; {} where there is none."""
-    size = len(element)
-    return {k[size:]: v for k, v in resource.items() if v is not None and k.startswith(element) and k[size : size + 1].isupper()}
+    keys, size = _starting(tuple(resource), element), len(element)
+    return {k[size:]: resource[k] for k in keys if resource[k] is not None and k[size : size + 1].isupper()} if keys else {}
+
+
+@lru_cache(maxsize=1024)
+def _starting(keys: tuple[str, ...], start: str) -> tuple[str, ...]:
+    """The keys that start with some characters; few sets of keys come again and again."""
+    return tuple(key for key in keys if key.startswith(start))
 
 
 def edge(stated: Json, edge: str) -> Moment | None:
@@ -104,6 +117,8 @@ def shared_edge(periods: list[Json], edge: str) -> Moment | None:
 def effective(resource: Json, concept: Concept | None) -> Moment | None:
     """When an observation was made. A span counts only as its start, and only for what no session disturbs."""
     stated = choice(resource, "effective")
+    if len(stated) == 1 and "DateTime" in stated:
+        return moment(stated["DateTime"])
     start = edge(stated, "start")
     if stated and start is None:
         raise UnusableError(f"its time is given as {', '.join(sorted(stated))} and not as a moment")

@@ -1,14 +1,15 @@
-"""Read Condition and Procedure: findings, treatments and sessions."""
+"""Read Condition, Procedure and Encounter: findings, treatments and sessions, and where a patient is treated."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kbtool.fhir.elements import choice, edge, minutes_between, why
+from kbtool.fhir.elements import choice, edge, has_modifier, minutes_between, why
 from kbtool.fhir.outcomes import END, ONSET, START, STATE, Fact, Outcome, time_term
+from kbtool.fhir.places import Visit, place
 from kbtool.fhir.reader import ResourceReader
 from kbtool.fhir.tables import Concept, Tables
-from kbtool.fhir.times import Moment
+from kbtool.fhir.times import Moment, moment
 
 Json = dict[str, Any]
 
@@ -17,7 +18,7 @@ _TREATED = frozenset({"Treatment", "Session"})
 
 
 class Events(ResourceReader):
-    """Reads conditions and procedures."""
+    """Reads conditions, procedures and encounters."""
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
@@ -44,6 +45,17 @@ class Events(ResourceReader):
                 )
         self.stated(resource, outcome, fact)
         outcome.facts.append(fact)
+
+    def encounter(self, resource: Json, outcome: Outcome) -> None:
+        """Who provides an encounter that has begun. It states no fact, and nothing else of it is needed."""
+        provider = place(resource.get("serviceProvider"), outcome.entry, outcome.scope)
+        unknown = resource.get("implicitRules") is not None or (not outcome.entry.plain and has_modifier(resource))
+        if provider is None or unknown or self.reading(resource)[0] in ("DoesNotCount", "CannotBeTold"):
+            outcome.unneeded.append("Encounter")
+            return
+        period = resource.get("period") or resource.get("actualPeriod")
+        start = moment(period.get("start")) if isinstance(period, dict) else None
+        outcome.visit = Visit(provider, start.exact if start else None)
 
     def procedure(self, resource: Json, outcome: Outcome) -> None:
         """A treatment, or a session of one: a record coded as the treatment that is no longer than a session is one."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from kbtool.fhir.alike import Alike
 from kbtool.fhir.elements import effective, references, values_of
 from kbtool.fhir.outcomes import CODE, START, STATE, TIME, VALUE, Fact, Outcome, amount_pairs, exact_time, text_term
 from kbtool.fhir.reader import ResourceReader
-from kbtool.fhir.tables import NOTHING, Match
-from kbtool.fhir.values import UnusableError, amount, codings, shown
+from kbtool.fhir.tables import NOTHING, Match, Tables
+from kbtool.fhir.values import Coded, UnusableError, amount, coded, codings, shown
 
 Json = dict[str, Any]
 
@@ -19,34 +20,50 @@ _FOUND = frozenset({"Finding"})
 class Observations(ResourceReader):
     """Reads observations and their components."""
 
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.alike = Alike()
+
     def observation(self, resource: Json, outcome: Outcome) -> None:
         """What an observation and its components state."""
-        code = resource.get("code")
+        key, form = self.alike.find(resource) if outcome.entry.plain else (None, None)
+        if form is not None and self.alike.fill(form, resource, outcome):
+            return
+        self.read(resource, outcome)
+        if key is not None and form is None:
+            self.alike.learn(key, outcome)
+
+    def read(self, resource: Json, outcome: Outcome) -> None:
+        """What an observation states, whatever others like it stated."""
+        said = coded(resource.get("code"))
         components = resource.get("component")
         components = components if isinstance(components, list) else []
         values = values_of(resource)
-        match = self.tables.match(codings(code), _MEASURED)
+        match = self.tables.match(said.codings, _MEASURED)
         if match is NOTHING and not values and "dataAbsentReason" not in resource and (components or resource.get("hasMember")):
             pass
         else:
-            self._measured(resource, resource, outcome, match, values)
+            self._measured(resource, resource, outcome, said, match, values)
         for index, component in enumerate(components):
             if isinstance(component, dict):
                 outcome.part = f".component[{index}]"
-                known = self.tables.match(codings(component.get("code")), _MEASURED)
-                self._measured(resource, component, outcome, known, values_of(component), f"#component-{index}")
+                said = coded(component.get("code"))
+                known = self.tables.match(said.codings, _MEASURED)
+                self._measured(resource, component, outcome, said, known, values_of(component), f"#component-{index}")
 
-    def _measured(self, resource: Json, body: Json, outcome: Outcome, match: Match, values: Json, suffix: str = "") -> None:
-        """One body of an observation: the resource itself or a component. suffix: of the IRI of the fact."""
-        code = body.get("code")
+    def _measured(
+        self, resource: Json, body: Json, outcome: Outcome, said: Coded, match: Match, values: Json, suffix: str = ""
+    ) -> None:
+        """One body of an observation: the resource itself or a component, with its code. suffix: of the IRI of the fact."""
         asserted = match is NOTHING and "valueCodeableConcept" in values and len(values) == 1
         if asserted:
-            match = self.tables.match(codings(values["valueCodeableConcept"]), _FOUND)
+            value = coded(values["valueCodeableConcept"])
+            match = self.tables.match(value.codings, _FOUND)
         if match is NOTHING:
-            self.unknown(resource, outcome, code, _MEASURED)
+            self.unknown(resource, outcome, said, _MEASURED)
             return
         concept = match.concept
-        outcome.code = shown(values["valueCodeableConcept"] if asserted else code)
+        outcome.code = value.shown if asserted else said.shown
         try:
             if concept is None:
                 raise UnusableError(match.problem or "its code is not known")
@@ -75,7 +92,7 @@ class Observations(ResourceReader):
             raise UnusableError(f"the value is absent: {shown(absent) or 'no reason is given'}")
         if not values:
             raise UnusableError("it has no value")
-        if set(values) != {"valueQuantity"}:
+        if len(values) > 1 or "valueQuantity" not in values:
             kinds = ", ".join(sorted(v.removeprefix("value") for v in values))
             raise UnusableError(f"its value is given as {kinds} and not as a quantity with a unit")
         found = amount(values["valueQuantity"], concept, self.tables)

@@ -9,6 +9,7 @@ from typing import Any
 import pyoxigraph as ox
 
 from kbtool.fhir.documents import Entry, Scope
+from kbtool.fhir.places import Visit
 from kbtool.fhir.tables import Concept
 from kbtool.fhir.times import Moment
 from kbtool.fhir.values import Amount, UnusableError
@@ -49,9 +50,9 @@ class NotRead:
         }
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Fact:
-    """A fact in the making. iri: the part after the IRI of its resource. source: of a medication, which kind of resource
+    """A fact in the making. part: the part after the IRI of its resource. source: of a medication, which kind of resource
     states it. at: of a finding seen in an observation, when; of others, the start if exact. absent: the finding was seen not to
     be there. refers: IRIs of other resources that decide what becomes of the fact."""
 
@@ -66,9 +67,10 @@ class Fact:
 
 
 class Outcome:
-    """What a resource gives. code: how the code that is being read looks to a person. part: the path of the part being read."""
+    """What a resource gives. code: how the code that is being read looks to a person. part: the path of the part being read.
+    visit: of an encounter."""
 
-    __slots__ = ("code", "entry", "facts", "not_read", "part", "reference", "scope", "unneeded")
+    __slots__ = ("code", "entry", "facts", "not_read", "part", "reference", "scope", "unneeded", "visit")
 
     def __init__(self, entry: Entry, scope: Scope) -> None:
         self.entry, self.scope, self.reference = entry, scope, entry.reference
@@ -77,6 +79,7 @@ class Outcome:
         self.facts: list[Fact] = []
         self.not_read: list[NotRead] = []
         self.unneeded: list[str] = []
+        self.visit: Visit | None = None
 
     def skip(self, reason: str, concept: str | None = None, *, matters: bool = True, code: str | None = None) -> None:
         """Note that the resource, or the part of it that is being read, is not read."""

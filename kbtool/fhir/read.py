@@ -18,9 +18,10 @@ import pyoxigraph as ox
 from kbtool.facts import Facts, PatientFacts
 from kbtool.fhir.documents import Entry, Scope, documents, is_fhir, loads
 from kbtool.fhir.outcomes import NotRead, Outcome
+from kbtool.fhir.places import name_of, place
 from kbtool.fhir.records import Record
 from kbtool.fhir.tables import Tables, tables
-from kbtool.fhir.translate import Translator
+from kbtool.fhir.translate import translator
 from kbtool.rows import Row, quads_of
 
 if TYPE_CHECKING:
@@ -132,12 +133,13 @@ class Reading:
 
     def __init__(self, graph: ox.Store) -> None:
         self.tables: Tables = tables(graph)
-        self.translator = Translator(self.tables)
+        self.translator = translator(self.tables)
         self.scope = Scope()
         self.records: dict[str, Record] = {}
         self.stray: list[NotRead] = []
         self._waiting: list[tuple[Entry, Scope]] = []
         self._owners: dict[str, str] = {}
+        self._organizations: dict[str, str] = {}
 
     def add(self, data: bytes, name: str = "<bytes>") -> None:
         """Read one source. Raises FactsError; what stood before the broken line of NDJSON has been read."""
@@ -153,19 +155,21 @@ class Reading:
             self._bundle(resource, plain)
         else:
             entry = Entry(resource, None, plain)
-            if entry.kind in ("Patient", "Medication"):
+            if entry.kind in ("Patient", "Medication", "Organization"):
                 self.scope.add(entry)
             self._read(entry, self.scope, last=False)
 
     def finish(self) -> Read:
         """Everything that was read, once all sources are there."""
         for entry, scope in self._waiting:
+            scope.forget()
             self._read(entry, scope, last=True)
         self._waiting = []
         patients: dict[str, PatientRead] = {}
         origins: dict[str, str] = {}
         for iri, record in self.records.items():
-            patients[iri] = PatientRead(iri, record.reference, record.rows(origins), record.not_read, record.unneeded)
+            rows = record.rows(origins, self._organizations)
+            patients[iri] = PatientRead(iri, record.reference, rows, record.not_read, record.unneeded)
         return Read(patients, self.stray, origins)
 
     def _bundle(self, bundle: Json, plain: bool) -> None:
@@ -196,7 +200,7 @@ class Reading:
             scope.add(entry)
             entries.append(entry)
         for entry in entries:
-            if gone and (entry.full_url in gone or f"{entry.kind}/{entry.id}" in gone):
+            if gone and (entry.full_url in gone or entry.tail in gone):
                 self.stray.append(NotRead(entry.reference, "the Bundle also says that it was deleted"))
             else:
                 self._read(entry, scope, last=False)
@@ -206,18 +210,24 @@ class Reading:
     def _read(self, entry: Entry, scope: Scope, *, last: bool) -> None:
         resource, kind = entry.resource, entry.kind
         if kind == "Patient":
-            self._patient(entry)
+            self._patient(entry, scope)
             return
         if kind == "Medication":
+            return
+        if kind == "Organization":
+            name = name_of(resource)
+            if entry.iri and name:
+                self._organizations[entry.iri] = name
             return
         if kind == "OperationOutcome":
             self._outcome(entry)
             return
-        if not last and self._must_wait(entry, scope):
+        subject = resource.get("subject") or resource.get("patient")
+        if not last and self._must_wait(entry, subject, scope):
             self._waiting.append((entry, scope))
             return
         outcome = self.translator.translate(entry, scope)
-        whose = scope.patient(resource.get("subject") or resource.get("patient"), entry)
+        whose = scope.patient(subject, entry)
         if isinstance(whose, str):
             if outcome.facts or outcome.not_read:
                 self._lose(outcome, whose)
@@ -227,9 +237,8 @@ class Reading:
             return
         self._record(*whose).add(entry, outcome)
 
-    def _must_wait(self, entry: Entry, scope: Scope) -> bool:
+    def _must_wait(self, entry: Entry, subject: Any, scope: Scope) -> bool:
         """Whether something that the resource points at may still come from another source."""
-        subject = entry.resource.get("subject") or entry.resource.get("patient")
         if isinstance(subject, dict) and "reference" not in subject and "identifier" in subject:
             return True
         pointed = entry.resource.get("medicationReference")
@@ -244,13 +253,14 @@ class Reading:
             record = self.records[iri] = Record(iri, reference, self.tables)
         return record
 
-    def _patient(self, entry: Entry) -> None:
+    def _patient(self, entry: Entry, scope: Scope) -> None:
         if entry.iri is None:
             self.stray.append(
                 NotRead(entry.reference, "the patient has neither an id nor a fullUrl, so nothing can be tied to it")
             )
             return
-        self._record(entry.iri, entry.reference).patient(entry.resource)
+        record = self._record(entry.iri, entry.reference)
+        record.patient(entry.resource, place(entry.resource.get("managingOrganization"), entry, scope))
 
     def _outcome(self, entry: Entry) -> None:
         """A server that reports a problem may have left something out."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from kbtool.fhir.elements import has_modifier, stated_value, status_of
 from kbtool.fhir.outcomes import END, SINCE, START, STATE, Fact, Outcome, time_term
 from kbtool.fhir.tables import NOTHING, Concept, Match, StatusTable, Tables
 from kbtool.fhir.times import Moment
-from kbtool.fhir.values import UnusableError, codings, looks, shown
+from kbtool.fhir.values import Coded, UnusableError, coded
 from kbtool.namespaces import CG, local_name
 
 Json = dict[str, Any]
 
-_GRADES = ("DoesNotCount", "CannotBeTold", "IsOver", "InDraft")
+_GRAVITY = {"DoesNotCount": 0, "CannotBeTold": 1, "IsOver": 2, "InDraft": 3, "Counts": 5}
+_OF_STATES = 4
+"""The gravity of a reading that is a state of a fact."""
 
 
 class ResourceReader:
@@ -25,32 +28,37 @@ class ResourceReader:
         for (resource, element), table in sorted(tables.statuses.items()):
             if not (resource == "Observation" and element in ("value", "code")):
                 self.status_of.setdefault(resource, []).append(table)
+        self._only = {
+            resource: tables[0].element
+            for resource, tables in self.status_of.items()
+            if len(tables) == 1 and "." not in tables[0].element
+        }
+        self._by_code = lru_cache(maxsize=4096)(self._reading_of)
         state = tables.properties.get(CG["state"].value)
         self.states = dict(state.values) if state else {}
 
     def matched(self, resource: Json, outcome: Outcome, concept: Any, kinds: frozenset[str]) -> Match | None:
         """The class that the code of a resource names; None where nothing is to be read, which has then been noted."""
-        match = self.tables.match(codings(concept), kinds)
-        if match.concept is not None:
-            outcome.code = shown(concept)
-            return match if self.usable(resource, outcome, match.concept) else None
+        said = coded(concept)
+        match = self.tables.match(said.codings, kinds)
         if match is NOTHING:
-            self.unknown(resource, outcome, concept, kinds)
+            self.unknown(resource, outcome, said, kinds)
             return None
-        outcome.code = shown(concept)
+        outcome.code = said.shown
+        if match.concept is not None:
+            return match if self.usable(resource, outcome, match.concept) else None
         withdrawn = self.reading(resource)[0] == "DoesNotCount"
         outcome.skip(f"{match.problem}", match.near, matters=not withdrawn)
         return None
 
-    def unknown(self, resource: Json, outcome: Outcome, concept: Any, kinds: frozenset[str]) -> None:
+    def unknown(self, resource: Json, outcome: Outcome, said: Coded, kinds: frozenset[str]) -> None:
         """Note a code that the knowledge base does not know; it stands out where its words name a class."""
-        label, said = looks(concept)
-        near = self.tables.named(said, kinds) if said else None
+        near = self.tables.named(said.words, kinds) if said.words else None
         if near is None:
-            outcome.unneeded.append(label or f"{outcome.entry.kind} without a code")
+            outcome.unneeded.append(said.shown or f"{outcome.entry.kind} without a code")
         elif self.reading(resource)[0] != "DoesNotCount":
             what = "its words name something that the guideline knows, but no code does, and words are not read"
-            outcome.skip(what, near, code=shown(concept))
+            outcome.skip(what, near, code=said.shown)
 
     def usable(self, resource: Json, outcome: Outcome, concept: Concept) -> bool:
         """Whether the resource may be processed at all, whatever it says."""
@@ -67,13 +75,23 @@ class ResourceReader:
 
     def reading(self, resource: Json) -> tuple[str, str, str | None]:
         """How the resource counts by its status elements: the gravest reading, its element and code."""
+        kind = str(resource.get("resourceType"))
+        element = self._only.get(kind)
+        if element is not None and isinstance(code := resource.get(element), str):
+            return self._by_code(kind, element, code)
+        return self._gravest(kind, resource)
+
+    def _reading_of(self, kind: str, element: str, code: str) -> tuple[str, str, str | None]:
+        return self._gravest(kind, {element: code})
+
+    def _gravest(self, kind: str, resource: Json) -> tuple[str, str, str | None]:
         worst: tuple[str, str, str | None] = ("Counts", "", None)
-        rank = len(_GRADES) + 1
-        for table in self.status_of.get(str(resource.get("resourceType")), ()):
+        least = _GRAVITY["Counts"]
+        for table in self.status_of.get(kind, ()):
             reading, code = status_of(resource, table)
-            grade = _GRADES.index(reading) if reading in _GRADES else len(_GRADES) if reading != "Counts" else len(_GRADES) + 1
-            if grade < rank:
-                worst, rank = (reading, table.element, code), grade
+            gravity = _GRAVITY.get(reading, _OF_STATES)
+            if gravity < least:
+                worst, least = (reading, table.element, code), gravity
         return worst
 
     def counts(self, resource: Json, outcome: Outcome, concept: Concept) -> str | None:
@@ -104,7 +122,7 @@ class ResourceReader:
                 outcome.skip(f"the extension {local_name(url)} does not go with a {fact.concept.kind.lower()}", fact.concept.name)
                 continue
             try:
-                term = stated_value(extension, prop.datatype, prop.values)
+                term = stated_value(extension, prop)
             except UnusableError as error:
                 outcome.skip(f"the extension {local_name(url)} is left out: {error}", fact.concept.name)
                 continue

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kbtool.fhir.documents import Entry
-from kbtool.fhir.elements import dicts
-from kbtool.fhir.outcomes import Fact, NotRead, Outcome
+from kbtool.fhir.elements import dicts, stated_value
+from kbtool.fhir.outcomes import Fact, NotRead, Outcome, text_term
+from kbtool.fhir.places import Place, Visit, treated_at
 from kbtool.fhir.tables import Concept, Tables
 from kbtool.fhir.times import seconds
+from kbtool.fhir.values import UnusableError
 from kbtool.namespaces import CG, RDF, XSD
 from kbtool.rows import Row
 
@@ -17,7 +19,7 @@ Json = dict[str, Any]
 
 _TYPE, _PATIENT, _START, _END, _SETTING = (str(t) for t in (RDF["type"], CG["Patient"], CG["start"], CG["end"], CG["hasSetting"]))
 _LINKS = {kind: str(CG["has" + kind]) for kind in ("Finding", "Observation", "Treatment", "Session", "Medication", "Order")}
-_MAY_HAVE = str(CG["mayHave"])
+_MAY_HAVE, _TREATED_AT = str(CG["mayHave"]), str(CG["treatedAt"])
 _GENERAL = {CG[name].value for name in ("Treatment", "Fact")}
 _DATETIME = f"^^<{XSD['dateTime'].value}>"
 
@@ -43,11 +45,24 @@ class Record:
         self.not_read: list[NotRead] = []
         self.unneeded: dict[str, int] = {}
         self._kept: dict[str, _Kept] = {}
+        self._visits: list[Visit] = []
+        self._kept_by: list[Place] = []
+        self._stated_places: list[str] = []
+        self._places = tables.properties.get(_TREATED_AT[1:-1])
         self._closed: str | None = None
         self._entry: Entry | None = None
 
-    def patient(self, resource: Json) -> None:
-        """Take the Patient resource: one of a person who has died, or that may not be used, closes the record."""
+    def patient(self, resource: Json, kept_by: Place | None = None) -> None:
+        """Take the Patient resource: one of a person who has died, or that may not be used, closes the record. kept_by: the
+        organisation that keeps it."""
+        if kept_by is not None:
+            self._kept_by.append(kept_by)
+        for extension in dicts(resource.get("extension")):
+            if extension.get("url") == _TREATED_AT[1:-1] and self._places is not None:
+                try:
+                    self._stated_places.append(stated_value(extension, self._places))
+                except UnusableError as error:
+                    self._note(NotRead(self.reference, f"the extension treatedAt is left out: {error}", matters=False))
         closed = None
         if resource.get("deceasedBoolean") is True or resource.get("deceasedDateTime") is not None:
             closed = "the record says that the patient has died: no fact of the record is used"
@@ -69,15 +84,16 @@ class Record:
         """Take what a resource gives. A resource that comes twice counts once; of two versions the later one counts."""
         for label in outcome.unneeded:
             self.unneeded[label] = self.unneeded.get(label, 0) + 1
+        if outcome.visit is not None:
+            self._visits.append(outcome.visit)
         if not outcome.facts and not outcome.not_read:
             return
-        tail = f"{entry.kind}/{entry.id}" if entry.id else f"{entry.kind}-{len(self._kept) + 1}"
-        kept = _Kept(entry, outcome, entry.full_url or f"{self.iri}/{tail}")
+        kept = _Kept(entry, outcome, entry.full_url or f"{self.iri}/{entry.tail or f'{entry.kind}-{len(self._kept) + 1}'}")
         key = kept.key
-        other = self._kept.get(key)
-        if other is None or _says(other) == _says(kept):
-            self._kept[key] = other or kept
-        elif other.updated and kept.updated and _later(kept.updated, other.updated) is not None:
+        other = self._kept.setdefault(key, kept)
+        if other is kept or _says(other) == _says(kept):
+            return
+        if other.updated and kept.updated and _later(kept.updated, other.updated) is not None:
             self._kept[key] = kept if _later(kept.updated, other.updated) else other
         else:
             near = next((f.concept.name for f in (*kept.facts, *other.facts)), None)
@@ -85,8 +101,9 @@ class Record:
             kept.facts, kept.not_read, kept.updated = [], [NotRead(kept.reference, reason, kept.code, near)], None
             self._kept[key] = kept
 
-    def rows(self, origins: dict[str, str]) -> list[Row]:
-        """The triples of the patient, those of the patient first. origins: gets the resource of each fact."""
+    def rows(self, origins: dict[str, str], organizations: Mapping[str, str]) -> list[Row]:
+        """The triples of the patient, those of the patient first. origins: gets the resource of each fact. organizations: their
+        names, by IRI."""
         node = f"<{self.iri}>"
         head: list[Row] = [(node, _TYPE, _PATIENT)]
         for kept in self._kept.values():
@@ -114,7 +131,15 @@ class Record:
         for name in sorted({entry.concept for entry in self.not_read if entry.matters and entry.concept}):
             if name in self.tables.assumed:
                 head.append((node, _MAY_HAVE, self.tables.assumed[name]))
+        head.extend((node, _TREATED_AT, term) for term in self._places_of(organizations))
         return head + rows
+
+    def _places_of(self, organizations: Mapping[str, str]) -> Iterable[str]:
+        """Where the patient is treated, as terms: as it is stated by our own property, otherwise as far as one can tell."""
+        if self._stated_places or self._places is None:
+            return dict.fromkeys(self._stated_places)
+        found = treated_at(self._kept_by, self._visits, organizations)
+        return [] if found is None else [text_term(found)]
 
     def _note(self, entry: NotRead) -> None:
         self.not_read.append(entry)
@@ -192,7 +217,6 @@ class Record:
         the record of sessions is kept for tell nothing about today.
         """
         facts = [(kept, fact) for kept in self._kept.values() for fact in kept.facts]
-        newest = max((seconds(t) for _, fact in facts for t in _times(fact)), default=0.0)
         first: dict[str, tuple[_Kept, Fact]] = {}
         last: dict[str, float] = {}
         for kept, fact in facts:
@@ -201,11 +225,14 @@ class Record:
                 if fact.source not in first or at < seconds(first[fact.source][1].at or ""):
                     first[fact.source] = (kept, fact)
                 last[fact.source] = max(at, last.get(fact.source, at))
+        newest: float | None = None
         for iri, (kept, session) in first.items():
             concept = self.tables.concepts[iri]
             if any(f.concept.kind == "Treatment" and _kin(f.concept, concept) and _until(f) >= last[iri] for _, f in facts):
                 continue
             hours = session.concept.log_hours
+            if newest is None:
+                newest = max((seconds(t) for _, fact in facts for t in _times(fact)), default=0.0)
             if hours is not None and newest - last[iri] > hours * 3600:
                 reason = "its sessions are older than the rest of the record: whether the treatment goes on cannot be told"
                 self._note(NotRead(kept.reference, reason, kept.code, concept.name))
@@ -263,7 +290,7 @@ def _write(kept: _Kept, fact: Fact, rows: list[Row], origins: dict[str, str]) ->
     subject = f"<{iri}>"
     origins[iri] = kept.reference
     rows.append((subject, _TYPE, fact.concept.row))
-    rows.extend((subject, prop, term) for prop, term in dict.fromkeys(fact.pairs))
+    rows += [(subject, prop, term) for prop, term in dict.fromkeys(fact.pairs)]
     return subject
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import pyoxigraph as ox
 
@@ -22,9 +22,9 @@ _ANNOTATION = re.compile(r"\{([^{}]*)\}")
 _WORD = re.compile(r"[^\W_]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Concept:
-    """A class that facts can be of.
+    """A class that facts can be of. There is one object for each class of a knowledge base.
 
     kind: one of KINDS. above: the class and all its superclasses. units: accepted UCUM units, with how each becomes the
     canonical unit (factor, offset). formula: what is measured, as a
@@ -37,7 +37,7 @@ class Concept:
     label: str
     kind: str
     above: frozenset[str]
-    units: dict[str, tuple[str | None, str | None]] = field(compare=False, hash=False)
+    units: dict[str, tuple[str | None, str | None]]
     formula: str | None
     disturbed: bool
     maximum: float | None
@@ -47,7 +47,7 @@ class Concept:
     given_as: frozenset[tuple[str, str]]
     orders: frozenset[str]
     session_of: str | None
-    row: str = field(compare=False)
+    row: str
 
     def same(self, one: str, other: str) -> bool:
         """Whether two accepted units mean the same, so that a number is the same value in both."""
@@ -70,14 +70,18 @@ class Match:
     own: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Property:
-    """A property that a sender may state on a fact by an extension. row, values: as terms in N-Triples."""
+    """A property that a sender may state on a fact by an extension.
+
+    row: as a term in N-Triples. datatype: of its values; None where they are named. values: by the name that tells them, and by
+    its local part, as terms in N-Triples.
+    """
 
     row: str
     kinds: frozenset[str]
     datatype: str | None
-    values: dict[str, str] = field(compare=False)
+    values: dict[str, str]
 
 
 NOTHING = Match()
@@ -108,7 +112,7 @@ class Tables:
         self.labels = self._labels()
         self.orders_of = self._orders_of()
         self.match = lru_cache(maxsize=65536)(self._match)
-        self.unit = lru_cache(maxsize=65536)(self._unit)
+        self.stated_unit = lru_cache(maxsize=65536)(self._stated_unit)
         self.named = lru_cache(maxsize=16384)(self._named)
 
     # assumed: by local name the classes whose facts count as absent where they are not recorded
@@ -232,11 +236,12 @@ class Tables:
             node = ox.NamedNode(iri)
             kinds = on | ({"Observation", "Setting"} if "Quantity" in on else set())
             allowed = self._value(node, RDFS["range"]) or ""
-            individuals = {}
             if ox.Quad(node, RDF["type"], OWL["ObjectProperty"]) in self.graph:
+                individuals = {}
                 for quad in self.graph.quads_for_pattern(None, RDF["type"], ox.NamedNode(allowed), None):
                     if isinstance(quad.subject, ox.NamedNode):
-                        individuals[local_name(quad.subject.value)] = str(quad.subject)
+                        for name in (quad.subject.value, local_name(quad.subject.value)):
+                            individuals[name] = str(quad.subject)
                 found[iri] = Property(str(node), frozenset(kinds), None, individuals)
             else:
                 found[iri] = Property(str(node), frozenset(kinds), allowed, {})
@@ -327,6 +332,12 @@ class Tables:
                     return above
         return []
 
+    def _stated_unit(self, stated: str, beside: str | None, concept: Concept, suffix: str) -> tuple[str | None, bool]:
+        """The accepted unit of a class that a unit means, or None; and whether a second form beside it means another."""
+        unit = self._unit(stated, concept, suffix)
+        other = None if beside is None or unit is None else self._unit(beside, concept, suffix)
+        return unit, unit is not None and other is not None and not concept.same(other, unit)
+
     def _unit(self, written: str, concept: Concept, suffix: str) -> str | None:
         """The accepted unit of a class that a unit as written means exactly, or None. suffix: added first, as in "/d"."""
         for candidate in self._spelt(written, concept.formula):
@@ -353,7 +364,7 @@ class Tables:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StatusTable:
     """How the codes of one element are read: by (system or None, code) the local name of a reading or of a state."""
 
@@ -362,6 +373,11 @@ class StatusTable:
     systems: frozenset[str]
     missing: str
     readings: dict[tuple[str | None, str], str]
+
+    @cached_property
+    def path(self) -> list[str]:
+        """The steps that lead to the element."""
+        return self.element.split(".")
 
     def read(self, code: str, system: str | None = None) -> str | None:
         """The reading of a code, None for one that is not in the table."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 _TIME = re.compile(
     r"([1-9]\d{3})(?:-(0[1-9]|1[0-2])(?:-(0[1-9]|[12]\d|3[01])"
     r"(?:T([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(\.\d{1,9})?(Z|[+-](?:0\d|1[0-3]):[0-5]\d|[+-]14:00)?)?)?)?"
 )
+_IN_EVERY_MONTH = "28"
 _EARLIEST, _LATEST = timedelta(hours=-14), timedelta(hours=12)
 """A local day begins first where the clock is 14 hours ahead of UTC, and ends last where it is 12 hours behind."""
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """A time as stated. exact: as xsd:dateTime with a zone, where it is one. Otherwise it lies within one day: earliest and
     latest are the instants between which it lies, whatever the zone; both None where it is vaguer than a day.
 
@@ -44,6 +43,8 @@ def _moment(value: str) -> Moment:
     if day is None:
         return Moment(None, None, None, f"{value} is no exact time: the day is not given")
     try:
+        if zone is not None and second != "60" and day <= _IN_EVERY_MONTH:
+            return Moment(value, None, None, None)
         midnight = datetime(int(year), int(month), int(day), tzinfo=UTC)
         if zone is not None:
             return Moment(value if second != "60" else _after_leap_second(value, zone), None, None, None)

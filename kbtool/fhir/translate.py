@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from kbtool.fhir.documents import Entry, Scope
@@ -24,6 +25,7 @@ class Translator:
             "Observation": Observations(tables).observation,
             "Condition": events.condition,
             "Procedure": events.procedure,
+            "Encounter": events.encounter,
             "MedicationRequest": drugs.medication_request,
             "MedicationStatement": drugs.medication_statement,
             "MedicationAdministration": drugs.medication_administration,
@@ -39,3 +41,7 @@ class Translator:
         else:
             reader(entry.resource, outcome)
         return outcome
+
+
+translator = lru_cache(maxsize=4)(Translator)
+"""The translator of some tables, made once."""

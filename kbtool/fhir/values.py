@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from kbtool.fhir.tables import Concept, Tables
 
@@ -24,12 +23,14 @@ class Digits(str):
     __slots__ = ()
 
 
+_NUMBERS = (Digits, int, float, Decimal)
+
+
 class UnusableError(Exception):
     """A part of a resource cannot be used; the message says why, in words that follow the name of the resource."""
 
 
-@dataclass(frozen=True)
-class Amount:
+class Amount(NamedTuple):
     """A number in plain digits, and its unit in an accepted form."""
 
     number: str
@@ -38,7 +39,7 @@ class Amount:
 
 def number(value: Any) -> str:
     """A JSON number as plain decimal digits. Raises UnusableError for what is none, or too long to be a measurement."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Digits | Decimal):
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
         raise UnusableError("the value is not a number")
     text = repr(value) if isinstance(value, float) else str(value)
     if "e" in text or "E" in text:
@@ -74,15 +75,13 @@ def amount(quantity: Any, concept: Concept, tables: Tables, suffix: str = "") ->
     stated = code if code is not None else written
     if not isinstance(stated, str) or not (written is None or isinstance(written, str)):
         raise UnusableError("the unit is not text")
-    unit = tables.unit(stated, concept, suffix)
+    unit, differs = tables.stated_unit(stated, written if code is not None else None, concept, suffix)
     if unit is None:
         system = f" of {quantity['system']!s:.60}" if quantity.get("system") not in (None, "http://unitsofmeasure.org") else ""
         accepted = ", ".join(sorted(concept.units)) or "none"
         raise UnusableError(f"the unit {stated[:30]!r}{system} is not one that is accepted for {concept.label} ({accepted})")
-    if code is not None and written is not None:
-        spelt = tables.unit(written, concept, suffix)
-        if spelt is not None and not concept.same(spelt, unit):
-            raise UnusableError(f"the unit is given as {written[:30]!r} and by the code {stated[:30]!r}, which differ")
+    if differs:
+        raise UnusableError(f"the unit is given as {str(written)[:30]!r} and by the code {stated[:30]!r}, which differ")
     return Amount(digits, unit)
 
 
@@ -113,20 +112,28 @@ def shown(concept: Any) -> str | None:
     return "; ".join(p for p in parts if p)[:200] or (text[:200] if isinstance(text, str) else None)
 
 
-def looks(concept: Any) -> tuple[str | None, str]:
-    """How a CodeableConcept reads, and all text of it; kept for the usual concept that comes again and again."""
+class Coded(NamedTuple):
+    """What a CodeableConcept says: its codings (system, code), how it reads, and all text of it."""
+
+    codings: tuple[tuple[str, str], ...]
+    shown: str | None
+    words: str
+
+
+def coded(concept: Any) -> Coded:
+    """What a CodeableConcept says; kept for the usual concept of one coding, which comes again and again."""
     try:
         (coding,) = concept["coding"]
-        return _looks(coding["system"], coding["code"], coding.get("display"), concept.get("text"))
+        return _coded(coding["system"], coding["code"], coding.get("display"), concept.get("text"))
     except (TypeError, KeyError, ValueError, AttributeError):
-        return shown(concept), words(concept)
+        return Coded(codings(concept), shown(concept), words(concept))
 
 
-@lru_cache(maxsize=16384)
-def _looks(system: Any, code: Any, display: Any, text: Any) -> tuple[str | None, str]:
+@lru_cache(maxsize=16384, typed=True)
+def _coded(system: Any, code: Any, display: Any, text: Any) -> Coded:
     coding = {"system": system, "code": code, **({} if display is None else {"display": display})}
     concept = {"coding": [coding], "text": text}
-    return shown(concept), words(concept)
+    return Coded(codings(concept), shown(concept), words(concept))
 
 
 def words(concept: Any) -> str:

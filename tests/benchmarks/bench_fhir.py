@@ -1,7 +1,8 @@
-"""How fast FHIR is read: from the bytes of NDJSON with a Bundle a line to facts, on one core.
+"""How fast FHIR is read: from the bytes of NDJSON with a Bundle a line to facts, and on to answers, on one core.
 
 Run: python tests/benchmarks/bench_fhir.py [BUNDLES]. It prints medians of CPU time over several runs: Bundles a second, and as
-peers of the same run json.loads alone, and the same facts read from Turtle.
+peers of the same run json.loads alone, and the same facts read from N-Triples. Then the patients of `tests/cohort.py`, from
+the bytes of either form to answers with validation, and how many answers say the same.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import cohort as made
 from fhir_records import Writer, dumps
 from golden import cases
 
 import kbtool
-from kbtool.facts import Reader
+from kbtool import engine
+from kbtool.facts import FORMAT_NAMES, Facts, Reader
 from kbtool.knowledge import Knowledge
 
 RUNS = 5
@@ -121,6 +124,32 @@ def main() -> None:
     print(f"FHIR to facts: {count / fhir:.0f} Bundles/s ({fhir / count * 1e6:.0f} us a Bundle)")
     print(f"json.loads alone: {count / parsed:.0f} Bundles/s; reading takes {fhir / parsed:.1f} times as long")
     print(f"the same facts as triples: {count / triples:.0f} patients/s")
+    to_answers(knowledge, count)
+
+
+def to_answers(knowledge: Knowledge, count: int) -> None:
+    """Patients as a provider has them, in FHIR and as triples: each stage."""
+    people = list(made.cohort(count, broken=0))
+    forms = {"fhir": "".join(made.bundle(p) + "\n" for p in people), "n-triples": "".join(map(made.n_triples, people))}
+    as_of = engine.parse_as_of(made.AS_OF)
+    said: dict[str, dict[str, Any]] = {}
+    for form, text in forms.items():
+        data = text.encode()
+
+        def read(form: str = form, data: bytes = data) -> Facts:
+            reader = Reader(vocabulary=knowledge.graph)
+            reader.add("bench", data, FORMAT_NAMES[form])
+            return reader.facts(knowledge.graph)
+
+        reading = seconds(read)
+        both = seconds(lambda read=read: list(engine.assess(knowledge, read(), as_of)))  # type: ignore[misc]
+        said[form] = {r.patient: [r.recommended, r.blocked, r.missing] for r in engine.assess(knowledge, read(), as_of)}
+        print(
+            f"cohort from {form}: {count / both:.0f} patients/s to answers; "
+            f"{reading / count * 1e6:.0f} us a patient for reading, {(both - reading) / count * 1e6:.0f} us for assessing"
+        )
+    same = sum(said["fhir"].get(patient) == answer for patient, answer in said["n-triples"].items())
+    print(f"the same recommended, blocked and missing: {same} of {count} patients")
 
 
 if __name__ == "__main__":
