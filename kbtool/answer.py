@@ -39,6 +39,12 @@ KINDS = {
 _SHOWN = ("value", "unit", "time", "dailyDose", "start", "end", "onset", "doseSince", "phase", "state", "course")
 _FACT_PROPERTIES = {str(CG[name]): name for name in _SHOWN}
 _TYPE, _REPORTED, _NOT_USED = str(RDF["type"]), str(CG["reportedValue"]), CG["notUsedBecause"].value
+_DERIVED_FROM, _TYPES, _QUANTITY, _UNIT = _COMPUTED = (
+    PROV["wasDerivedFrom"].value,
+    RDF["type"].value,
+    CG["value"].value,
+    CG["unit"].value,
+)
 _first = itemgetter(0)
 
 
@@ -537,14 +543,14 @@ class _Reader:
         return data
 
     def _computed(self, node: str) -> Json:
-        found = self.derived.statements(node)
-        inputs = found.get(PROV["wasDerivedFrom"].value, [])
-        kinds = [kind for kind in found.get(RDF["type"].value, ()) if self.book.knowledge.value(kind, CG["canonicalUnit"])]
+        found = {prop: self.derived.values(node, prop) for prop in _COMPUTED}
+        inputs, types = found[_DERIVED_FROM], found[_TYPES]
+        kinds = [kind for kind in types if self.book.knowledge.value(kind, CG["canonicalUnit"])]
         return {
             "name": local_name(kinds[0]) if kinds else "",
             "label": self.book.label(kinds[0]) if kinds else "",
-            "value": ", ".join(map(_plain, sorted(found.get(CG["value"].value, ()), key=Decimal))),
-            "unit": found.get(CG["unit"].value, [""])[0],
+            "value": ", ".join(map(_plain, sorted(found[_QUANTITY], key=Decimal))),
+            "unit": next(iter(found[_UNIT]), ""),
             "derivedFrom": self._facts(inputs),
         }
 
@@ -560,11 +566,10 @@ class _Reader:
 
     def _not_used(self) -> list[Json]:
         found = []
-        values = self.derived.values
-        for token in self.nodes:
-            if token[0] == "<":
-                node = token[1:-1]
-                for reason in values(node, _NOT_USED):
+        reasons = self.derived.having(_NOT_USED)
+        for node in (token[1:-1] for token in self.nodes if token[0] == "<"):
+            if node in reasons:
+                for reason in reasons[node]:
                     key, fact = self._fact(node)
                     name = local_name(reason)
                     found.append(((*key[:2], name), {**fact, "reason": name, "reasonLabel": self.book.label(reason)}))

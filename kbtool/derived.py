@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import pyoxigraph as ox
@@ -31,8 +31,8 @@ class Derived(Protocol):
     def values(self, node: str, prop: str) -> list[str]:
         """The values of a property of a node, both by IRI."""
 
-    def statements(self, node: str) -> dict[str, list[str]]:
-        """Everything that is said of a node, by the IRI of the property."""
+    def having(self, prop: str) -> Mapping[str, list[str]]:
+        """The values of a property for every node that has it, both by IRI."""
 
     def quads(self, patient: ox.NamedNode | ox.BlankNode, links: Sequence[ox.NamedNode]) -> list[ox.Quad]:
         """The triples of a patient with some properties, and all of its answers."""
@@ -66,11 +66,11 @@ class FromStore:
         quads = self.store.quads_for_pattern(ox.NamedNode(node), ox.NamedNode(prop), None, None)
         return [text(quad.object) for quad in quads]
 
-    def statements(self, node: str) -> dict[str, list[str]]:
-        """Everything that is said of a node."""
+    def having(self, prop: str) -> dict[str, list[str]]:
+        """The values of a property for every node that has it."""
         found: dict[str, list[str]] = {}
-        for quad in self.store.quads_for_pattern(ox.NamedNode(node), None, None, None):
-            found.setdefault(quad.predicate.value, []).append(text(quad.object))
+        for quad in self.store.quads_for_pattern(None, ox.NamedNode(prop), None, None):
+            found.setdefault(text(quad.subject), []).append(text(quad.object))
         return found
 
     def quads(self, patient: ox.NamedNode | ox.BlankNode, links: Sequence[ox.NamedNode]) -> list[ox.Quad]:

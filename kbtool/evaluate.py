@@ -51,6 +51,11 @@ class Graph:
         keys = relation.keys() if relation is not None else NONE
         return zip((keys >> 32).tolist(), (keys & 0xFFFFFFFF).tolist(), strict=True)
 
+    def objects(self, predicate: int, subject: int) -> Iterable[int]:
+        """The objects of a subject."""
+        relation = self.relations.get(predicate)
+        return relation.forward().of(subject).tolist() if relation is not None else ()
+
     def about(self, node: int) -> Iterable[tuple[int, int]]:
         """Predicates and objects of a node."""
         index, objects = self.by_subject()

@@ -35,7 +35,7 @@ Doubt = tuple[CompiledConstraint, list[str]]
 """A constraint, and as terms in N-Triples the nodes that may break it; no other node does."""
 
 _THIS = "?this"
-_CUT = re.compile(r"\b(LIMIT|OFFSET)\b", re.IGNORECASE)
+_CUT = re.compile(r"(?<![:?$\w])(LIMIT|OFFSET)\s+\d", re.IGNORECASE)
 
 
 @dataclass

@@ -172,10 +172,6 @@ class Knowledge:
         quads = self.graph.quads_for_pattern(None, RDF["type"], kind, None)
         return sorted(q.subject.value for q in quads if isinstance(q.subject, ox.NamedNode))
 
-    def holds_type(self, subject: str, kind: ox.NamedNode) -> bool:
-        """Whether a term is stated to be an instance of a class."""
-        return ox.Quad(ox.NamedNode(subject), RDF["type"], kind) in self.graph
-
 
 _PROLOGUE = f"PREFIX cg: <{CG.iri}>\n\n"
 

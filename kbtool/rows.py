@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import gc
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeAlias
 
 import numpy as np
@@ -88,9 +90,9 @@ def plain_table(text: str) -> Table | None:
         if len(found) != lines:
             return None
         parts = [part for row in found for part in (*row, ".")]
-    terms = list(dict.fromkeys(parts))
-    index = dict(zip(terms, range(len(terms)), strict=True))
-    flat = np.fromiter(map(index.__getitem__, parts), dtype=np.int64, count=len(parts))
+    numbers: defaultdict[str, int] = defaultdict(count().__next__)
+    flat = np.fromiter(map(numbers.__getitem__, parts), dtype=np.int64, count=len(parts))
+    terms, index = list(numbers), dict(numbers)
     s, p, o = (flat[place::4].copy() for place in range(3))
     for kind, column in ((_NODES, s), (_IRIS, p), (_TERMS, o)):
         used = np.flatnonzero(np.bincount(column, minlength=1))

@@ -33,7 +33,6 @@ _EXACT = Context(prec=80)
 FEW = 8
 """Up to so many patients are cheaper one solution at a time than as columns."""
 
-_NO_VALUES: list[str] = []
 _VALUE, _REPORTED = str(CG["value"]), str(CG["reportedValue"])
 
 Judge = Callable[[list[PatientFacts], list[Doubt]], "Removal"]
@@ -261,19 +260,16 @@ class FromGraph:
 
     def values(self, node: str, prop: str) -> list[str]:
         """The values of a property of a node."""
+        return list(map(self._text, self.graph.objects(self._number(f"<{prop}>"), self._number(f"<{node}>"))))
+
+    def having(self, prop: str) -> dict[str, list[str]]:
+        """The values of a property for every node that has it."""
         known = self._by.get(prop)
         if known is None:
             known = self._by[prop] = {}
             for subject, value in self._pairs(prop):
                 known.setdefault(self._text(subject), []).append(self._text(value))
-        return known.get(node, _NO_VALUES)
-
-    def statements(self, node: str) -> dict[str, list[str]]:
-        """Everything that is said of a node."""
-        found: dict[str, list[str]] = {}
-        for _, predicate, value in self._rows(self._number(f"<{node}>")):
-            found.setdefault(lexical(predicate), []).append(lexical(value))
-        return found
+        return known
 
     def quads(self, patient: ox.NamedNode | ox.BlankNode, links: Sequence[ox.NamedNode]) -> list[ox.Quad]:
         """The triples of a patient with some properties, and all of its answers."""

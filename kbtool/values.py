@@ -470,9 +470,16 @@ def after(text: Any, mark: Any) -> str:
     return string(text).partition(string(mark))[2]
 
 
+_APART = re.compile(r"\(\?|\[\^?\]|\[[^\]]*(?:\[|&&|--|~~)|[*+?}][*+]|\{(?![0-9]+(?:,[0-9]*)?\})|\\[^\\.+*?()|\[\]{}^$#&~-]")
+"""What Python and the engine that is followed here read differently, or what they are not known to read alike."""
+
+
 @lru_cache(maxsize=256)
 def pattern(text: str) -> re.Pattern[str]:
     """A regular expression of XPath for Python: `$` means the very end. EvaluationError for what engines read differently."""
-    if re.search(r"\(\?|\\[1-9A-Za-z]|\[\^?\]|\[\[|\[[^\]]*(?:\[|&&|--|~~)", text):
+    if _APART.search(text):
         raise EvaluationError
-    return re.compile(re.sub(r"\[(?:[^\]\\]|\\.)*\]|\\.|\$", lambda m: r"\Z" if m[0] == "$" else m[0], text))
+    try:
+        return re.compile(re.sub(r"\[(?:[^\]\\]|\\.)*\]|\\.|\$", lambda m: r"\Z" if m[0] == "$" else m[0], text))
+    except re.error:
+        raise EvaluationError from None

@@ -25,6 +25,8 @@ from kbtool.values import XSD, EvaluationError, canonical, pattern, value_of
 
 _MOST = 2**62
 _ZONE = "?zone_of_a_time"
+_CATCHING = frozenset(("COALESCE", "BOUND", "&&", "||"))
+"""What can have a value where a part is an error."""
 _DATETIME, _DECIMAL, _INTEGER = (f"<{XSD}{name}>" for name in ("dateTime", "decimal", "integer"))
 
 
@@ -391,7 +393,8 @@ class _Compiler:
         raise _Other
 
     def zoned(self, expression: Expression) -> tuple[Expression, Callable[[Rows], Moments]] | None:
-        """An expression over nothing but the zone of one time, as one over `_ZONE`; and the time."""
+        """An expression over nothing but the zone of one time, as one over `_ZONE`; and the time. It has to be an error where the
+        time is one."""
         found: set[Expression] = set()
 
         def put(part: Expression) -> Expression:
@@ -400,6 +403,8 @@ class _Compiler:
             if isinstance(part, Call) and part.name == "TZ":
                 found.add(part.args[0])
                 return _ZONE
+            if isinstance(part, Call) and part.name in _CATCHING:
+                found.update(("?one", "?other"))
             return Call(part.name, tuple(map(put, part.args)), part.distinct) if isinstance(part, Call) else part
 
         changed = put(expression)

@@ -103,11 +103,6 @@ class KnowledgeDiff:
     def __bool__(self) -> bool:
         return bool(self.sections)
 
-    @property
-    def meaning_kept(self) -> bool:
-        """Whether all that changed is how things are written."""
-        return not self.sections.keys() - {"same"}
-
     def find(self, iri: str) -> Entry | None:
         """What changed in the meaning of a term, where anything did."""
         return next((e for key, entries in self.sections.items() if key in DECIDING for e in entries if e.iri == iri), None)

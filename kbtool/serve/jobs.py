@@ -369,7 +369,11 @@ def _format(content_type: str | None) -> str | None:
 
 
 def _moment(as_of: Any) -> ox.Literal:
-    return engine.parse_as_of(None if as_of in (None, "") else str(as_of))
+    try:
+        return engine.parse_as_of(None if as_of in (None, "") else str(as_of))
+    except engine.AsOfError as error:
+        hint = "; in an address + is written %2B" if " " in str(as_of) else ""
+        raise engine.AsOfError(f"{error}{hint}") from None
 
 
 def _parsed(data: bytes) -> Any:
