@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property, partial
-from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from kbtool.derived import Derived, Entry, FromStore
 from kbtool.facts import PatientFacts
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, DCTERMS, PROV, RDF, RDFS, SKOS, local_name, text
-from kbtool.rows import Row, lexical
+from kbtool.rows import lexical
 from kbtool.shapes import Violation
 
 if TYPE_CHECKING:
@@ -391,12 +390,7 @@ class _Reader:
         self.derived, self.book, self.record = derived, book, record
         self.patient = record.patient.value
         self.answers = derived.answers(record.patient)
-        self.nodes: dict[str, list[Row]] = {}
-        for row in chain(record.rows(), record.reported_rows()):
-            if row[0] in self.nodes:
-                self.nodes[row[0]].append(row)
-            else:
-                self.nodes[row[0]] = [row]
+        self.nodes, self.statement = record.statements()
         self.facts: dict[str, tuple[tuple[str, str, str], Json]] = {}
 
     def read(self) -> Json:
@@ -531,7 +525,7 @@ class _Reader:
         if said is None:
             return data | self._computed(node)
         known: defaultdict[str, list[str]] = defaultdict(list)
-        for _, predicate, value in said:
+        for predicate, value in map(self.statement, said):
             known[predicate].append(value)
         data["name"], data["label"] = next(filter(None, map(self.book.kind, known.get(_TYPE, ()))), ("", ""))
         for prop, name in _FACT_PROPERTIES.items():

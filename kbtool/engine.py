@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyoxigraph as ox
 
-from kbtool.answer import PatientResult, read_answers, read_derived
+from kbtool.answer import PatientResult, read_answers, read_derived, rule_book
 from kbtool.facts import Facts, PatientFacts
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDF, XSD
@@ -175,6 +175,13 @@ def _by_store(knowledge: Knowledge, batch: list[PatientFacts], as_of: ox.Literal
     return read(store, knowledge, batch, checked)
 
 
+def prepare(knowledge: Knowledge) -> None:
+    """Plan the set-wise engine and make what answers repeat of rules, for a process that will assess many patients."""
+    rule_book(knowledge)
+    if "_program" not in knowledge.__dict__:
+        knowledge.__dict__["_program"] = _planned(knowledge)
+
+
 def _program(knowledge: Knowledge, patients: int) -> Program | None:
     """The program of the set-wise engine, made once so many patients have been assessed that making it pays."""
     state = knowledge.__dict__
@@ -182,7 +189,7 @@ def _program(knowledge: Knowledge, patients: int) -> Program | None:
         state["_assessed"] = state.get("_assessed", 0) + patients
         if state["_assessed"] < WORTHWHILE:
             return None
-        state["_program"] = _planned(knowledge)
+        prepare(knowledge)
     program: Program | None = state["_program"]
     return program
 

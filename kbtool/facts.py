@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -114,6 +114,25 @@ class PatientFacts:
         """The triples as text."""
         found: list[Row] | Table | None = self.__dict__.get("_rows")
         return rows_of(self.triples) if found is None else found.rows() if isinstance(found, Table) else found
+
+    def statements(self) -> tuple[dict[str, list[int]], Callable[[int], tuple[str, str]]]:
+        """For each node, as text, the numbers of its statements; and what gives of such a number predicate and object as sent."""
+        nodes: dict[str, list[int]] = {}
+        if self.table is not None:
+            subjects, predicates, objects = (column.tolist() for column in self.table.columns)
+            terms = self.table.terms
+            by_place: dict[int, list[int]] = {}
+            for number, place in enumerate(subjects):
+                if place in by_place:
+                    by_place[place].append(number)
+                else:
+                    by_place[place] = [number]
+            nodes = {terms[place]: numbers for place, numbers in by_place.items()}
+            return nodes, lambda number: (terms[predicates[number]], terms[objects[number]])
+        rows = [*self.rows(), *self.reported_rows()]
+        for number, row in enumerate(rows):
+            nodes.setdefault(row[0], []).append(number)
+        return nodes, lambda number: rows[number][1:]
 
     def reported_rows(self) -> list[Row]:
         """What was reported, as text."""

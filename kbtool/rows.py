@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from typing import TypeAlias
 
 import numpy as np
@@ -31,9 +31,6 @@ _IRI = (
 _BLANK = "_:[A-Za-z][A-Za-z0-9]*+"
 _LITERAL = rf'"[^"\\\x00-\x1f\x7f\ufffe\uffff]*+"(?:\^\^{_IRI})?+'
 _PLAIN = re.compile(rf"^({_IRI}|{_BLANK})[ \t]++({_IRI})[ \t]++({_IRI}|{_BLANK}|{_LITERAL})[ \t]*+\.[ \t]*+$", re.MULTILINE)
-_IRIS, _NODES, _TERMS = (
-    re.compile(f"^(?:{kinds})$", re.MULTILINE) for kinds in (_IRI, f"{_IRI}|{_BLANK}", f"{_IRI}|{_BLANK}|{_LITERAL}")
-)
 # What pyoxigraph writes.
 _WRITTEN = re.compile(r'^(<[^>]*>|_:\S+) (<[^>]*>) (<[^>]*>|_:\S+|"(?:[^"\\]|\\.)*"(?:@\S+|\^\^<[^>]*>)?) \.$', re.MULTILINE)
 _STRING = "^^<http://www.w3.org/2001/XMLSchema#string>"
@@ -80,25 +77,15 @@ def plain_table(text: str) -> Table | None:
     """The triples of a text in N-Triples, or None where it takes the full parser to read it (or to say what is wrong)."""
     if _STRING in text or "\r" in text:
         return None
-    text = text if text.endswith("\n") else f"{text}\n"
-    lines = text.count("\n")
-    line = text.replace(" .\n", " . ")
-    parts = line.split(" ")
-    del parts[-1]
-    if len(parts) != 4 * lines or parts[3::4].count(".") != lines or "\n" in line:  # other spaces
-        found = _PLAIN.findall(text)
-        if len(found) != lines:
-            return None
-        parts = [part for row in found for part in (*row, ".")]
+    size = text.count("\n") + (not text.endswith("\n"))
+    found = _PLAIN.findall(text)
+    if len(found) != size:
+        return None
     numbers: defaultdict[str, int] = defaultdict(count().__next__)
-    flat = np.fromiter(map(numbers.__getitem__, parts), dtype=np.int64, count=len(parts))
-    terms, index = list(numbers), dict(numbers)
-    s, p, o = (flat[place::4].copy() for place in range(3))
-    for kind, column in ((_NODES, s), (_IRIS, p), (_TERMS, o)):
-        used = np.flatnonzero(np.bincount(column, minlength=1))
-        if len(kind.findall("\n".join([terms[number] for number in used.tolist()]))) != len(used):
-            return None
-    return Table(terms, index, (s, p, o))
+    flat = np.fromiter(map(numbers.__getitem__, chain.from_iterable(found)), dtype=np.int64, count=3 * size)
+    numbers.default_factory = None
+    s, p, o = (flat[place::3].copy() for place in range(3))
+    return Table(list(numbers), numbers, (s, p, o))
 
 
 def rows_of(quads: Iterable[ox.Quad]) -> list[Row]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import kbtool.cohort.running as cohort_run
 import kbtool.cohort.workers as workers
 from kbtool.cohort import CohortError, Settings, Total, Watch, run
-from kbtool.cohort.units import Fragment, Job, Json, Scattered, Unit
+from kbtool.cohort.units import Fragment, Job, Json, Scattered, Stretch, Unit
 from kbtool.cohort.workers import Lost, Task, attempt
 from kbtool.knowledge import Knowledge
 
@@ -58,11 +58,16 @@ def run_here(settings: Settings, watch: Watch | None = None) -> tuple[Json, Tota
         cohort_run.Processes = kept  # type: ignore[misc]
 
 
+def poisoned(units: list[Unit | Stretch]) -> bool:
+    """Whether there is poison in units."""
+    return any(POISON in (unit.loaded() if isinstance(unit, Stretch) else unit).data for unit in units)
+
+
 def serve_poison(pipe: Connection, job: Job) -> None:
     """A worker process that is killed, as by the kernel for want of memory, when it gets poison."""
 
-    def killed_or(units: list[Unit], job: Job, scattered: Scattered) -> Fragment | Lost | CohortError:
-        if any(POISON in unit.data for unit in units):
+    def killed_or(units: list[Unit | Stretch], job: Job, scattered: Scattered) -> Fragment | Lost | CohortError:
+        if poisoned(units):
             os.kill(os.getpid(), signal.SIGKILL)
         return attempt(units, job, scattered)
 
@@ -76,8 +81,8 @@ def serve_failing(pipe: Connection, job: Job) -> None:
 
     kept = assessing.assess
 
-    def failing(units: list[Unit], job: Job, scattered: Scattered) -> Fragment:
-        if any(POISON in unit.data for unit in units):
+    def failing(units: list[Unit | Stretch], job: Job, scattered: Scattered) -> Fragment:
+        if poisoned(units):
             raise ZeroDivisionError
         return kept(units, job, scattered)
 

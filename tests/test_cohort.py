@@ -5,6 +5,7 @@ is killed."""
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from typing import Any
 
 import cohort as made
 import cohort_helpers as helpers
+import numpy as np
 import pytest
 from cohort_helpers import run_here
 from jsonschema import Draft202012Validator
@@ -29,9 +31,11 @@ import kbtool
 from kbtool.cli import app
 from kbtool.cohort import CohortError, Settings, Total, Watch, run
 from kbtool.cohort import ledger as ledgers
-from kbtool.cohort.cut import Vocabulary, Window
+from kbtool.cohort.cut import Vocabulary, whole
 from kbtool.cohort.inputs import batches, find
 from kbtool.cohort.progress import Lines
+from kbtool.cohort.stretch import Cutter, blocks_of
+from kbtool.cohort.units import Stretch
 from kbtool.cohort.workers import Processes
 
 TESTS = Path(__file__).parent
@@ -164,14 +168,15 @@ def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path: Path) -
 
 
 def units_of(text: bytes, vocabulary: Vocabulary, want: int) -> list[Any]:
-    window = Window(vocabulary, "in.nt", 0, want)
-    cuts = list(window.feed(text.splitlines(keepends=True)))
-    units = [unit for cut in [*cuts, window.rest()] for unit in cut.units]
-    assert want == 100 or len(cuts) > 5
+    cutter = Cutter(vocabulary, "in.nt", 0, want)
+    cuts = list(cutter.feed([text]))
+    assert want == 100 or len(cuts) > 2
+    units = whole([*cuts, *cutter.rest()], vocabulary)
+    assert sum(cut.patients for cut in [*cuts, *cutter.rest()]) == len([unit for unit in units if unit.patients])
     return units
 
 
-@pytest.mark.parametrize("want", [1, 2, 5, 100])
+@pytest.mark.parametrize("want", [1, 2, 5, 7, 100])
 @pytest.mark.parametrize("order", ["as made", "facts first", "shuffled", "sorted"])
 @pytest.mark.parametrize("blank", [False, True])
 def test_patients_are_cut_out_whole_in_whatever_order_their_lines_stand(
@@ -206,17 +211,75 @@ def test_windows_say_the_same_wherever_the_reading_begins(tmp_path: Path, vocabu
         file = tmp_path / f"in.{form}"
         made.write(file, len(PEOPLE), seed=3, broken=0.4)
         sources = find([file, TESTS / "patients" / "P01.ttl"])
-        whole = list(batches(sources, vocabulary, 6))
-        assert len(whole) > 5
-        for before in whole[:-1]:
+        every = list(batches(sources, vocabulary, 6))
+        assert len(every) > 5
+        for before in every[:-1]:
             rest = list(batches(sources, vocabulary, 6, before))
-            assert [(b.number, b.start, b.end) for b in rest] == [(b.number, b.start, b.end) for b in whole[before.number + 1 :]]
-            for one, other in zip(rest, whole[before.number + 1 :], strict=True):
-                assert [(u.data.count(b"\n"), u.lines, u.who) for u in one.units] == [
-                    (u.data.count(b"\n"), u.lines, u.who) for u in other.units
+            assert [(b.number, b.start, b.end) for b in rest] == [(b.number, b.start, b.end) for b in every[before.number + 1 :]]
+            for one, other in zip(rest, every[before.number + 1 :], strict=True):
+                ones, others = whole(one.units, vocabulary), whole(other.units, vocabulary)
+                assert [(u.data.count(b"\n"), u.lines, u.who) for u in ones] == [
+                    (u.data.count(b"\n"), u.lines, u.who) for u in others
                 ]
                 if form != "ttl":
-                    assert [u.data for u in one.units] == [u.data for u in other.units]
+                    assert [u.data for u in ones] == [u.data for u in others]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("order", ["as made", "shuffled"])
+def test_where_a_file_is_cut_does_not_depend_on_how_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, vocabulary: Vocabulary, ends: str, order: str
+) -> None:
+    chance = random.Random(6)  # noqa: S311
+    monkeypatch.setattr("kbtool.cohort.stretch.AT_ONCE", 150_000)
+    blocks = [made.n_triples(p).splitlines() for p in made.cohort(60, seed=3)]
+    for block in blocks:
+        block.sort(key=lambda _: chance.random() if order == "shuffled" else 0)
+    text = "".join(line + ends for block in blocks for line in block).encode()
+    expected: dict[int, list[int]] = {}
+    for chunk in (200, 5_000, 10**7):
+        monkeypatch.setattr("kbtool.cohort.stretch._BLOCK", chunk)
+        for want in (30, 7):  # cut by bytes, and by patients
+            cutter = Cutter(vocabulary, "in.nt", 0, want)
+            found = [*cutter.feed(blocks_of(io.BytesIO(text), "in.nt")), *cutter.rest()]
+            assert b"".join(stretch.data for stretch in found) == text
+            lines = [len(stretch.data.splitlines()) for stretch in found]
+            assert [stretch.first for stretch in found] == [1 + sum(lines[:n]) for n in range(len(lines))]
+            units = whole(found, vocabulary)
+            assert [unit.lines for unit in units] == [
+                (1 + sum(map(len, blocks[:n])), sum(map(len, blocks[: n + 1]))) for n in range(len(blocks))
+            ]
+            assert [stretch.size for stretch in found] == expected.setdefault(want, [stretch.size for stretch in found])
+            assert len(found) > 4
+            assert max(expected[want][:-1]) <= 150_000
+
+
+def test_a_stretch_is_read_where_it_stands(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    file = tmp_path / "in.nt"
+    file.write_bytes(b"\xef\xbb\xbf" + WHOLE.encode())
+    stretches = [unit for batch in batches(find([file]), vocabulary, 7) for unit in batch.units]
+    assert len(stretches) > 4
+    assert all(isinstance(stretch, Stretch) and not stretch.data for stretch in stretches)
+    assert b"".join(stretch.loaded().data for stretch in stretches if isinstance(stretch, Stretch)) == WHOLE.encode()
+    file.write_bytes(WHOLE.encode()[:-500])
+    with pytest.raises(CohortError, match="was changed"):
+        whole(stretches, vocabulary)
+
+
+@pytest.mark.parametrize("order", ["as made", "facts first"])
+def test_the_line_of_a_patient_is_reported(tmp_path: Path, order: str) -> None:
+    import pyarrow.parquet as pq
+
+    people = PEOPLE
+    blocks = [made.n_triples(p).splitlines(keepends=True)[:: -1 if order == "facts first" else 1] for p in people]
+    (tmp_path / "in.nt").write_text("".join(line for block in blocks for line in block))
+    out, _ = assessed(tmp_path, tmp_path / "in.nt", form="parquet", size=9)
+    told = {row["patient"]: row["line"] for row in pq.read_table(out).to_pylist() if row["kind"] == "patient"}
+    for number, (person, block) in enumerate(zip(people, blocks, strict=True)):
+        own = next(n for n, line in enumerate(block) if line.startswith(f"<{person.iri}>"))
+        assert told[person.iri] == 1 + sum(map(len, blocks[:number])) + own
+    listed = {entry["patient"]: entry["line"] for entry in refused(out) if entry["patient"]}
+    assert listed == {patient: told[patient] for patient in listed} != {}
 
 
 def test_patients_who_share_a_node_stay_together(tmp_path: Path, kb: kbtool.KnowledgeBase) -> None:
@@ -289,7 +352,7 @@ def test_triples_in_no_order_are_brought_together(
     whole = {p for p in found if found[p] == expected[p]}
     assert len(whole) >= len(PEOPLE) - 3
     assert all("more than one place" in found[p]["refused"][0] for p in found if p not in whole)
-    monkeypatch.setattr("kbtool.cohort.cut.MAX_WINDOW", 100_000)
+    monkeypatch.setattr("kbtool.cohort.stretch.MAX_WINDOW", 100_000)
     with pytest.raises(CohortError, match=r"--partition"):
         assessed(tmp_path, tmp_path / f"in.{form}", size=3)
     out, _ = assessed(tmp_path, tmp_path / f"in.{form}", size=3, partition=True, restart=True)
@@ -332,13 +395,57 @@ def test_the_ledger_needs_both_a_description_and_another_place() -> None:
     entry = {"described": 1, "pointed": 0}
 
     def said(*mentions: tuple[int, int, str]) -> set[int]:
-        return {batch for batch, _ in ledgers.conflicts((7, batch, room, entry[role]) for batch, room, role in mentions)}
+        nodes = ledgers.hashes([*["the node"] * len(mentions), "another"])
+        places = np.array([*(batch * 10 + room for batch, room, _ in mentions), 99])
+        bad = ledgers.conflicts(nodes, places, np.array([*(entry[role] for *_, role in mentions), 1]))
+        assert not bad[-1]
+        return {batch for (batch, *_), wrong in zip(mentions, bad, strict=False) if wrong}
 
     assert said((0, 0, "described"), (1, 0, "described")) == {0, 1}
     assert said((0, 0, "described"), (1, 0, "pointed")) == {0, 1}
     assert said((0, 0, "described"), (0, 1, "pointed")) == {0}
     assert said((0, 0, "pointed"), (1, 0, "pointed")) == set()
     assert said((0, 0, "described"), (0, 0, "pointed")) == set()
+
+
+def test_a_hash_does_not_depend_on_what_else_is_hashed() -> None:
+    chance = random.Random(8)  # noqa: S311
+    names = ["", "a", "Zoë", "x" * 7, "x" * 8, "x" * 9, "y" * 255, "y" * 256, "y" * 257, "y" * 5000, *map(str, range(5000))]
+    wanted = {name: int(ledgers.hashes([name])[0]) for name in names}
+    assert len(set(wanted.values())) == len(names)
+    chance.shuffle(names)
+    for some in (names[:10], names[10:500], names):
+        assert ledgers.hashes(some).tolist() == [wanted[name] for name in some]
+
+
+@pytest.mark.parametrize("at_a_time", [10, 100, 10**6])
+def test_a_ledger_that_does_not_fit_into_memory_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    chance = random.Random(4)  # noqa: S311
+    said: list[dict[tuple[int, int, int], None]] = []
+    for _ in range(30):
+        nodes = {(chance.randrange(3000), chance.randrange(2), 2 * n + chance.randrange(2)): None for n in range(20)}
+        said.append(nodes)
+    by_node: dict[int, set[tuple[int, int, int]]] = {}
+    for place, nodes in enumerate(said):
+        for node, room, role in nodes:
+            by_node.setdefault(node, set()).add((place, room, role))
+    wanted = {
+        (place, role // 2)
+        for mentions in by_node.values()
+        if len({(place, room) for place, room, _ in mentions}) > 1 and any(role % 2 for *_, role in mentions)
+        for place, _, role in mentions
+    }
+    books = []
+    for nodes in said:
+        entries = np.zeros(len(nodes), ledgers.ENTRY)
+        entries["node"] = ledgers.hashes([str(node) for node, *_ in nodes])
+        entries["room"], entries["role"] = [room for _, room, _ in nodes], [role for *_, role in nodes]
+        books.append(entries.tobytes())
+    monkeypatch.setattr(ledgers, "A_TIME", at_a_time)
+    assert ledgers.scattered(books, sum(map(len, said)), tmp_path / "ledger") == wanted != set()
+    assert not (tmp_path / "ledger").exists()
 
 
 # --- What is broken ----------------------------------------------------------------------------------
@@ -560,6 +667,40 @@ def test_killed_at_random_the_same_command_goes_on(tmp_path: Path, form: str) ->
     assert out.read_bytes() == whole.read_bytes()
     assert out.with_suffix(".refused.ndjson").read_bytes() == whole.with_suffix(".refused.ndjson").read_bytes()
     assert not out.with_suffix(".parts").exists()
+
+
+def test_what_a_killed_worker_left_is_taken_away(tmp_path: Path) -> None:
+    settings = stopped(tmp_path)
+    left = settings.out.with_suffix(".parts") / "12345-0.new"
+    left.write_bytes(b"half of a")
+    with pytest.raises(KeyboardInterrupt):
+        run_here(settings, Stop())
+    assert not left.exists()
+
+
+def test_answers_are_copied_where_the_system_does_not_do_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.nt").write_text(WHOLE)
+    outs = []
+    for form in ("ndjson", "ttl"):
+        outs.append(assessed(tmp_path, tmp_path / "in.nt", form=form, size=6)[0].read_bytes())
+
+    def refusing(*_: object) -> int:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "sendfile", refusing, raising=False)
+    for form, wanted in zip(("ndjson", "ttl"), outs, strict=True):
+        assert assessed(tmp_path, tmp_path / "in.nt", form=form, size=6)[0].read_bytes() == wanted != b""
+
+
+def test_answers_are_the_same_without_orjson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("orjson")
+    (tmp_path / "in.nt").write_text(WHOLE.replace("furlong", "f\\u00fcr\\u0007\\\\long\\u2028\\u007f"))
+    with_it, _ = assessed(tmp_path, tmp_path / "in.nt")
+    data = with_it.read_bytes()
+    monkeypatch.setitem(sys.modules, "orjson", None)
+    without, _ = assessed(tmp_path, tmp_path / "in.nt")
+    assert without.read_bytes() == data
+    assert b"f\xc3\xbcr\\u0007" in data
 
 
 class Stop(Watch):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import pyoxigraph as ox
@@ -14,13 +12,14 @@ import pyoxigraph as ox
 from kbtool import engine
 from kbtool.answer import PatientResult
 from kbtool.cohort import ledger
-from kbtool.cohort.cut import links
+from kbtool.cohort.cut import Vocabulary
+from kbtool.cohort.rooms import Refused, Room, Where, rooms
 from kbtool.cohort.table import Key, Place, Table, count
-from kbtool.cohort.units import TRIPLES, CohortError, Fragment, Job, Json, Scattered, Unit
-from kbtool.facts import Facts, FactsError, PatientFacts, Reader
+from kbtool.cohort.units import DOCUMENT, CohortError, Fragment, Job, Json, Scattered, Stretch, Unit
+from kbtool.facts import Facts, PatientFacts
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, text
-from kbtool.rows import lexical
+from kbtool.rows import Row, lexical
 
 TREATED_AT = CG["treatedAt"]
 """Where a patient is treated."""
@@ -33,8 +32,7 @@ SCATTERED = (
 
 _NOBODY = Scattered()
 _NO_PATIENT = 2**30
-_FHIR = re.compile(rb'"resourceType"\s*:\s*"')
-_RESOURCE = re.compile(rb'^\s*\{\s*"resourceType"\s*:\s*"(?!Bundle")')
+_TREATED_AT = str(TREATED_AT)
 
 
 @lru_cache(maxsize=2)
@@ -46,115 +44,109 @@ def knowledge_of(ontology: str | None, sha256: str) -> Knowledge:
             f"the knowledge base of this worker is another one (sha256 {knowledge.sha256}, wanted {sha256}); "
             "install the same version of kbtool and of the ontology on every machine"
         )
+    engine.prepare(knowledge)
     return knowledge
 
 
-@dataclass
-class _Room:
-    """What was read together: the units, and the facts in them. Only within a room may patients share a node."""
+class _Report(Refused):
+    """What is gathered about the units of a task: answers, who is refused, and the ledger."""
 
-    units: list[Unit]
-    facts: Facts
-    place: dict[str, Unit] = field(default_factory=dict)
+    def __init__(self, job: Job, knowledge: Knowledge) -> None:
+        super().__init__()
+        self.writer = Writer(job, knowledge)
+        self.book = ledger.Book(knowledge, Vocabulary.read(knowledge))
+        self.not_accepted = 0
+        self.who: list[str] = []
 
-    def unit_of(self, patient: str) -> Unit:
-        return self.place.get(patient, self.units[0])
+    def fragment(self) -> Fragment:
+        """All of it.
+
+        The head: "who", the patients by IRI; "people", how many these are; "patients", how many of them get an answer (all, but
+        one who stands in several places gets only one); "counts", of `table.count`; "refused", lines about that; "unread",
+        stretches of files; "notAccepted", patients with something refused, set aside or not read; "sizes", bytes of the
+        other parts.
+        """
+        kept = b"".join(self.lines), self.book.entries.tobytes(), self.writer.out()
+        head = {
+            "who": self.who,
+            "people": len(self.who),
+            "patients": self.writer.patients,
+            "counts": [[*key, number] for key, number in self.writer.counts.items()],
+            "refused": len(self.lines),
+            "unread": self.files,
+            "notAccepted": self.not_accepted,
+            "sizes": [len(part) for part in kept],
+        }
+        return Fragment(head, *kept)
 
 
-class _Refused:
-    """Lines of OUT.refused.ndjson."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.files = 0
-        self.unread: list[Unit] = []
-
-    def add(self, unit: Unit, reason: str, patient: str | None = None, line: int | None = None, **more: object) -> None:
-        place = {"file": unit.file, "line": line or unit.line_at(None)}
-        entry = {"patient": patient, **place, "reason": reason, **more}
-        self.lines.append(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-
-
-def assess(units: list[Unit], job: Job, scattered: Scattered = _NOBODY) -> Fragment:
-    """Assess the patients in some units.
-
-    The head of the result: "who", for each patient [IRI, file, line, room, unit]; "people", how many these are; "patients",
-    how many of them get an answer (all, but one who stands in several places gets only one); "counts", of `table.count`;
-    "refused", lines about that; "unread", stretches of files; "notAccepted", patients with something refused, set aside or
-    not read.
-    """
+def assess(units: list[Unit | Stretch], job: Job, scattered: Scattered = _NOBODY) -> Fragment:
+    """Assess the patients in some units."""
     knowledge = knowledge_of(job.ontology, job.sha256)
-    refused = _Refused()
-    rooms = list(_rooms(units, knowledge, refused))
-    records = [(number, room, group) for number, room in enumerate(rooms) for group in room.facts.groups]
+    report = _Report(job, knowledge)
+    places = list(rooms(units, knowledge, report))
+    records = [(number, room, group) for number, room in enumerate(places) for group in room.facts.groups]
     people = [(number, room, record) for number, room, group in records for record in group]
-    book = ledger.Book(knowledge, links(knowledge))
-    for ordinal, (number, room, record) in enumerate(people):
-        book.patient(record, ordinal, number, room.unit_of(text(record.patient)))
-    for number, room in enumerate(rooms):
-        for stray in (node.strip("<>") for node in room.facts.strays):
-            book.stray(stray, _NO_PATIENT, number)
-            refused.add(room.unit_of(stray), "a fact that belongs to no patient, and was not read", node=stray)
-        for unit in room.units:
-            book.labels(unit, _NO_PATIENT)
-    for number, unit in enumerate(refused.unread, len(rooms)):
-        book.unread(unit, _NO_PATIENT, number)
-    apart = scattered.here | {text(people[ordinal][2].patient) for ordinal in book.scattered() if ordinal < len(people)}
-    groups = [group for _, _, group in records if not any(text(record.patient) in apart for record in group)]
-    answers = {
-        result.patient: result
-        for result in engine.assess(knowledge, Facts(groups, []), engine.parse_as_of(job.as_of), strict=job.strict)
-    }
-    writer = Writer(job, knowledge)
-    who, accepted, told = [], 0, set(scattered.told)
-    for number, room, record in people:
-        name = text(record.patient)
-        unit = room.unit_of(name)
-        place = Place(treated_at(record), unit.file, unit.line_at(None))
-        result = answers.get(name)
+    report.who = [text(record.patient) for _, _, record in people]
+    treated = _written_down(report, places, people)
+    found = ledger.scattered_here(report.book.entries)
+    apart = scattered.here | {report.who[ordinal] for ordinal in found if ordinal < len(people)}
+    groups = [group for _, _, group in records if not apart or not any(text(record.patient) in apart for record in group)]
+    results = engine.assess(
+        knowledge, Facts(groups, []), engine.parse_as_of(job.as_of), strict=job.strict, size=max(len(people), 1)
+    )
+    following, told = next(results, None), set(scattered.told)
+    for name, ward, (_, room, _) in zip(report.who, treated, people, strict=True):
+        result = None
+        if following is not None and following.patient == name:
+            result, following = following, next(results, None)
         answer = refusal(name, SCATTERED) if result is None else result.data
         for reason in answer.get("refused", ()):
-            refused.add(unit, reason["message"], name, focus=reason["focus"], shape=reason["shape"] or None)
-        who.append([name, place.file, place.line, number, place.unit])
+            report.refuse(room.where(name), reason["message"], name, focus=reason["focus"], shape=reason["shape"] or None)
         if name not in told:
-            writer.add(answer, place, result)
-            accepted += result is not None and result.accepted
+            report.not_accepted += result is None or not result.accepted
+            report.writer.add(answer, ward, room.where, result)
         told.add(name)
-    head = {
-        "who": who,
-        "people": len(people),
-        "patients": writer.patients,
-        "counts": [[*key, number] for key, number in writer.counts.items()],
-        "refused": len(refused.lines),
-        "unread": refused.files,
-        "notAccepted": writer.patients - accepted,
-    }
-    return Fragment(head, writer.chunks(), b"".join(refused.lines), book.to_bytes())
+    if following is not None:
+        raise AssertionError("an answer for a patient who was not asked about")
+    return report.fragment()
 
 
-def lost(units: Iterable[Unit], job: Job, knowledge: Knowledge, reason: str) -> Fragment:
-    """What stands for units that cannot be assessed, because the process that does it dies of them."""
-    writer, refused, book = Writer(job, knowledge), _Refused(), ledger.Book(knowledge, links(knowledge))
-    who: list[list[object]] = []
-    for number, unit in enumerate(units):
+def _written_down(report: _Report, places: list[Room], people: list[tuple[int, Room, PatientFacts]]) -> list[str | None]:
+    """Fill the ledger. Returns for each patient where he is treated, read from the same rows."""
+    book = report.book
+    treated = []
+    for ordinal, (number, room, record) in enumerate(people):
+        rows, node = record.rows(), str(record.patient)
+        treated.append(treated_at(node, rows))
+        unit = room.unit_of(report.who[ordinal])
+        book.patient(rows, node, ordinal, number, document=unit is not None and unit.form == DOCUMENT)
+        if unit is not None:
+            book.labels(unit, ordinal)
+    for number, room in enumerate(places):
+        for stray in (node.strip("<>") for node in room.facts.strays):
+            book.stray(stray, _NO_PATIENT, number)
+            report.refuse(room.where(stray), "a fact that belongs to no patient, and was not read", node=stray)
+        for unit in room.units:
+            book.labels(unit, _NO_PATIENT)
+    for number, unit in enumerate(report.unread, len(places)):
         book.unread(unit, _NO_PATIENT, number)
-        for name in unit.who:
-            place = Place(None, unit.file, unit.line_at(None))
-            writer.add(refusal(name, reason), place)
-            who.append([name, place.file, place.line, number, None])
-            refused.add(unit, reason, name)
-        if not unit.who:
-            refused.add(unit, reason)
-    head = {
-        "who": who,
-        "people": len(who),
-        "patients": writer.patients,
-        "counts": [[*key, number] for key, number in writer.counts.items()],
-        "refused": len(refused.lines),
-        "unread": 0,
-        "notAccepted": max(len(who), 1),
-    }
-    return Fragment(head, writer.chunks(), b"".join(refused.lines), book.to_bytes())
+    return treated
+
+
+def lost(units: Iterable[Unit], job: Job, reason: str) -> Fragment:
+    """What stands for units that cannot be assessed, because the process that does it dies of them."""
+    report = _Report(job, knowledge_of(job.ontology, job.sha256))
+    for number, unit in enumerate(units):
+        report.book.unread(unit, _NO_PATIENT, number)
+        room = Room(Facts([], []), [unit])
+        for name in unit.who or (None,):
+            report.refuse(room.where(""), reason, name)
+            report.not_accepted += 1
+            if name is not None:
+                report.who.append(name)
+                report.writer.add(refusal(name, reason), None, room.where)
+    return report.fragment()
 
 
 def refusal(patient: str, reason: str) -> Json:
@@ -164,11 +156,10 @@ def refusal(patient: str, reason: str) -> Json:
     return {"patient": patient, "inScope": False, "refused": [violation], **{name: [] for name in empty}, "assumptions": []}
 
 
-def treated_at(record: PatientFacts) -> str | None:
-    """Where a patient is treated, as the facts say it; several places are all named."""
-    patient, wanted = str(record.patient), str(TREATED_AT)
-    found = {lexical(o) for s, p, o in record.rows() if p == wanted and s == patient}
-    return "; ".join(sorted(found)) or None
+def treated_at(patient: str, rows: Iterable[Row]) -> str | None:
+    """Where a patient is treated, as the facts say it; several places are all named. patient: the token of its node."""
+    found = [lexical(o) for s, p, o in rows if p == _TREATED_AT and s == patient]
+    return "; ".join(sorted(set(found))) or None
 
 
 class Writer:
@@ -181,119 +172,53 @@ class Writer:
         self.counts: Counter[Key] = Counter()
         self.patients = 0
         self._chunks: list[bytes] = []
+        self._json = _json()
         self._table = Table(job.as_of, self.labels) if job.form == "parquet" else None
 
-    def add(self, answer: Json, place: Place, result: PatientResult | None = None) -> None:
-        """Add the answer for a patient. result: has its derived triples, where there are any."""
+    def add(self, answer: Json, ward: str | None, where: Callable[[str], Where], result: PatientResult | None = None) -> None:
+        """Add the answer for a patient. ward: where he is treated; result: has its derived triples, where there are any."""
         self.patients += 1
-        count(self.counts, answer, place.unit, self.labels)
+        count(self.counts, answer, ward, self.labels)
         if self.form == "ttl":
-            self._chunks.append(self._turtle(answer["patient"], place, result.triples if result else []))
+            self._chunks.append(self._turtle(answer["patient"], ward, result.triples if result else []))
             return
-        if place.unit is not None:
-            answer = {"patient": answer["patient"], "treatedAt": place.unit} | answer
-        said = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+        if ward is not None:
+            answer = {"patient": answer["patient"], "treatedAt": ward} | answer
+        said = self._json(answer)
         if self._table is not None:
-            self._table.add(answer, said, place)
+            self._table.add(answer, said, Place(ward, *where(answer["patient"])))
         else:
-            self._chunks.append(said.encode() + b"\n")
+            self._chunks += (said, b"\n")
 
-    def chunks(self) -> list[bytes]:
-        """The text for each patient, or one Arrow stream for all."""
-        if self._table is None:
-            return self._chunks
-        import pyarrow as pa
+    def out(self) -> bytes:
+        """Everything, in the form of the output."""
+        return b"".join(self._chunks) if self._table is None else self._table.stream()
 
-        sink = pa.BufferOutputStream()
-        batch = self._table.batch()
-        with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
-            stream.write_batch(batch)
-        return [sink.getvalue().to_pybytes()]
-
-    def _turtle(self, patient: str, place: Place, quads: list[ox.Quad]) -> bytes:
+    def _turtle(self, patient: str, ward: str | None, quads: list[ox.Quad]) -> bytes:
         triples = [q.triple for q in quads]
-        if place.unit is not None:
-            triples.append(ox.Triple(ox.NamedNode(patient), TREATED_AT, ox.Literal(place.unit)))
+        if ward is not None:
+            triples.append(ox.Triple(ox.NamedNode(patient), TREATED_AT, ox.Literal(ward)))
         if not triples:
             return b""
         said = ox.serialize(sorted(triples, key=str), format=ox.RdfFormat.TURTLE, prefixes=self.prefixes) or b""
         return b"".join(line for line in said.splitlines(keepends=True) if not line.startswith(b"@prefix ")) + b"\n"
 
 
-def _rooms(units: list[Unit], knowledge: Knowledge, refused: _Refused) -> Iterator[_Room]:
-    """Read units: triples file by file, each document for itself. What cannot be read is refused."""
-    files: dict[int, list[Unit]] = {}
-    for unit in units:
-        if unit.problem is not None:
-            refused.files += not unit.data
-            refused.unread.append(unit)
-            for name in unit.who or (None,):
-                refused.add(unit, unit.problem, name)
-        elif unit.form == TRIPLES:
-            files.setdefault(unit.number, []).append(unit)
-        else:
-            room = _document(unit, knowledge, refused)
-            if room is not None:
-                yield room
-    for together in files.values():
-        good, reader = together, Reader()
-        try:
-            reader.add(together[0].file, b"".join(unit.data for unit in together), ox.RdfFormat.N_TRIPLES)
-        except FactsError:
-            good, reader = _readable(together, refused)
-        if good:
-            yield _Room(good, reader.facts(knowledge.graph), {name: unit for unit in good for name in unit.who})
+def _json() -> Callable[[Json], bytes]:
+    """What writes JSON; orjson does it in a sixth of the time, to the same bytes."""
 
+    def plain(answer: Json) -> bytes:
+        return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
-def _readable(units: list[Unit], refused: _Refused) -> tuple[list[Unit], Reader]:
-    """The units that can be read, where not all can."""
-    good, reader = [], Reader()
-    for unit in units:
-        try:
-            Reader().add(unit.file, unit.data, ox.RdfFormat.N_TRIPLES)
-        except FactsError as error:
-            message = str(error).removeprefix(f"{unit.file}: ")
-            line = re.match(r"line (\d+)(?:, |: )", message)
-            where = unit.line_at(int(line[1]) if line else None)
-            refused.unread.append(unit)
-            for name in unit.who or (None,):
-                refused.add(unit, message[line.end() :] if line else message, name, where)
-        else:
-            reader.add(unit.file, unit.data, ox.RdfFormat.N_TRIPLES)
-            good.append(unit)
-    return good, reader
-
-
-def _document(unit: Unit, knowledge: Knowledge, refused: _Refused) -> _Room | None:
     try:
-        facts = _facts_of(unit, knowledge, refused)
-    except FactsError as error:
-        message = re.sub(r"^line 1, (?=column)", "", str(error).removeprefix(f"{unit.file}: "))
-        refused.add(unit, message)
-        return None
-    nameless = [group for group in facts.groups if any(isinstance(record.patient, ox.BlankNode) for record in group)]
-    for _ in nameless:
-        refused.add(unit, "the patient has no IRI of its own, so that no answer could be given back under a name")
-    facts.groups = [group for group in facts.groups if group not in nameless]
-    if not facts.groups and not facts.strays and not nameless:
-        refused.add(unit, "no patient in it")
-    return _Room([unit], facts)
+        from orjson import dumps
+    except ImportError:
+        return plain
 
+    def quick(answer: Json) -> bytes:
+        try:
+            return dumps(answer)
+        except TypeError:  # an integer of more than 64 bits
+            return plain(answer)
 
-def _facts_of(unit: Unit, knowledge: Knowledge, refused: _Refused) -> Facts:
-    if _FHIR.search(unit.data[:4096]) and b'"@context"' not in unit.data[:4096]:
-        from kbtool.fhir.read import read
-
-        if _RESOURCE.match(unit.data):
-            raise FactsError(
-                f"{unit.file}: a single FHIR resource; a patient's resources are read together: put them into one Bundle a line"
-            )
-        found = read(unit.data, knowledge, unit.file)
-        for stray in found.stray:
-            if stray.matters:
-                refused.add(unit, f"{stray.resource}: {stray.reason}")
-        return found.facts()
-    scope = f"{unit.number + 1}/" + (f"{unit.lines[0]}-" if unit.lines else "")
-    reader = Reader(scope=scope)
-    reader.add(unit.file, unit.data, ox.RdfFormat.JSON_LD)
-    return reader.facts(knowledge.graph)
+    return quick

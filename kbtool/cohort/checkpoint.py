@@ -1,8 +1,8 @@
 """What a run remembers on the disk, so that it can be stopped at any moment: OUT.state and the folder OUT.parts.
 
-A batch is written to a file of its own, which gets its name only once its bytes are on the disk; then a line about it is
-added to OUT.state. A batch without its line is done again and replaces its file, so that nothing is lost or doubled
-whatever the moment. A line that is torn counts as not written.
+A batch is written to a file of its own, by the worker where it can, which gets its name only once its bytes are on the disk;
+then a line about it is added to OUT.state. A batch without its line is done again and replaces its file, so that nothing is
+lost or doubled whatever the moment. A line that is torn counts as not written.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class Checkpoint:
             self.about = found
             self.done = {line["number"]: line for line in lines[1:] if self._file(line["number"]).is_file()}
             self.parts.mkdir(exist_ok=True)
+            for left in self.parts.glob("*.new"):
+                left.unlink(missing_ok=True)
             self._rewrite([self.about, *self.done.values()])
             return True
         self.about = about
@@ -80,43 +82,47 @@ class Checkpoint:
         if number < 0:
             return None
         line = self.done[number]
-        return Batch(number, [], Position(*line["start"]), Position(*line["end"]), line["read"])
+        return Batch([], Position(*line["end"]), line["read"], number, Position(*line["start"]))
 
     def write(self, batch: Batch, fragments: list[Fragment], without: int = 0) -> None:
         """Keep what came of a batch. without: how many of its patients were refused because they stand elsewhere too."""
         file = self._file(batch.number)
-        with replacing(file) as stream:
-            for fragment in fragments:
-                sizes = [len(chunk) for chunk in fragment.out]
-                head = {**fragment.head, "out": sizes, "lines": len(fragment.refused), "nodes": len(fragment.nodes)}
-                stream.write(json.dumps(head, ensure_ascii=False).encode() + b"\n")
-                for data in (*fragment.out, fragment.refused, fragment.nodes):
-                    stream.write(data)
+        if len(fragments) == 1 and fragments[0].kept is not None:
+            (self.parts / fragments[0].kept).replace(file)
+            _flush_folder(self.parts)
+        else:
+            with replacing(file) as stream:
+                for fragment in fragments:
+                    stream.writelines(_kept(fragment) if fragment.kept is None else [(self.parts / fragment.kept).read_bytes()])
         line: Json = {"number": batch.number, "without": without, "read": batch.read}
         line |= {"start": batch.start.to_json(), "end": batch.end.to_json()}
         for name in ("patients", "refused", "unread", "notAccepted"):
             line[name] = sum(fragment.head[name] for fragment in fragments)
-        line["nodes"] = sum(len(fragment.nodes) for fragment in fragments)
+        line["nodes"] = sum(fragment.head["sizes"][1] for fragment in fragments)
         self.done[batch.number] = line
         assert self._stream is not None
         self._stream.write(json.dumps(line).encode() + b"\n")
         _flush(self._stream)
 
-    def read(self, number: int) -> Iterator[Fragment]:
-        """What was kept of a batch."""
+    def read(self, number: int, *, answers: bool = True) -> Iterator[Fragment]:
+        """What was kept of a batch; without the answers where they are not wanted."""
         with self._file(number).open("rb") as stream:
             while line := stream.readline():
                 head = json.loads(line)
-                out = [stream.read(size) for size in head["out"]]
-                yield Fragment(head, out, stream.read(head["lines"]), stream.read(head["nodes"]))
+                refused, nodes, out = head["sizes"]
+                kept = stream.read(refused), stream.read(nodes)
+                if not answers:
+                    stream.seek(out, os.SEEK_CUR)
+                yield Fragment(head, *kept, stream.read(out) if answers else b"")
 
-    def nodes(self, number: int) -> Iterator[bytes]:
-        """The entries of the ledger that a batch left, without reading the answers."""
+    def copy(self, number: int, out: IO[bytes]) -> None:
+        """Add the answers of a batch to a file that is being written, which is not buffered."""
         with self._file(number).open("rb") as stream:
             while line := stream.readline():
-                head = json.loads(line)
-                stream.seek(sum(head["out"]) + head["lines"], os.SEEK_CUR)
-                yield stream.read(head["nodes"])
+                refused, nodes, size = json.loads(line)["sizes"]
+                start = stream.tell() + refused + nodes
+                stream.seek(start + size)
+                _copy(stream, start, size, out)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """The output is in place: keep only what the run was and what it found."""
@@ -193,12 +199,44 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
         yield stream
         _flush(stream)
     temporary.replace(file)
+    _flush_folder(file.parent)
+
+
+def _flush_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):  # not every system lets a folder be synchronised
-        folder = os.open(file.parent, os.O_RDONLY)
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)
+
+
+def keep(fragment: Fragment, parts: Path, name: str) -> Fragment:
+    """Write what came of units into a file of its own in the folder of a run. Returns what remains to be told."""
+    with (parts / name).open("wb") as stream:
+        stream.writelines(_kept(fragment))
+        _flush(stream)
+    return Fragment(fragment.head, b"", b"", b"", name)
+
+
+def _kept(fragment: Fragment) -> list[bytes]:
+    head = json.dumps(fragment.head, ensure_ascii=False).encode() + b"\n"
+    return [head, fragment.refused, fragment.nodes, fragment.out]
+
+
+def _copy(source: IO[bytes], start: int, size: int, out: IO[bytes]) -> None:
+    """Copy bytes from one file to another, by the system itself where it can."""
+    out.flush()
+    while size:
+        try:
+            done = os.sendfile(out.fileno(), source.fileno(), start, size)
+        except (AttributeError, OSError):  # not on this system, or not between these files
+            source.seek(start)
+            done = out.write(source.read(min(size, 2**20)))
+            out.flush()
+        if not done:
+            raise CohortError(f"{source.name}: is shorter than it was written; start anew with --restart")
+        start, size = start + done, size - done
 
 
 def _flush(stream: IO[bytes]) -> None:

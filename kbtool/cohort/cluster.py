@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from kbtool.cohort.units import CohortError, Fragment, Job
+from kbtool.cohort.units import CohortError, Fragment, Job, Stretch
 from kbtool.cohort.workers import Lost, Task, attempt, prepare
 
 CONNECT = 20
@@ -46,7 +46,8 @@ class Cluster:
 
     def submit(self, task: Task) -> None:
         """Take a task."""
-        future = self.client.submit(attempt, task.units, self.job, task.scattered, pure=False)
+        units = [unit.loaded() if isinstance(unit, Stretch) else unit for unit in task.units]  # they cannot read the files
+        future = self.client.submit(attempt, units, self.job, task.scattered, pure=False)
         self._tasks[future] = task
 
     def wait(self) -> Iterator[tuple[Task, Fragment | Lost]]:

@@ -1,36 +1,31 @@
-"""Cut a long file of triples into patients, in one pass and with little memory.
+"""Which lines of N-Triples hang together: the facts of a patient, in whatever order they stand.
 
-A patient's triples must stand together in the file; in which order is free. Lines are gathered in a window; those that
-share a node (a subject, an object of a link to a fact, a blank node) hang together. The window is cut where nothing
-before hangs together with anything behind, and two patients before its end, because by then the patient before them is
-complete. That nobody comes back later is not assumed: the ledger (`ledger.py`) finds who does.
+Lines that share a node (a subject, an object of a link to a fact, a blank node) hang together. Where nothing before a place
+hangs together with anything behind it, a file can be cut, two patients before its end, because by then the patient before
+them is complete. That nobody comes back later is not assumed: the ledger (`ledger.py`) finds who does.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import IO
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import pyoxigraph as ox
 
-from kbtool.cohort.units import TRIPLES, CohortError, Unit
-from kbtool.facts import BASE, GENID
+from kbtool.cohort.units import TRIPLES, Stretch, Unit
+from kbtool.facts import GENID
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDF, RDFS, text
-
-MAX_WINDOW = 64 * 2**20
-"""Bytes of triples that may hang together; more means that they are not in the order of patients."""
-
-MAX_LINE = 64 * 2**20
-"""Bytes of one line."""
 
 LINE = re.compile(rb'[ \t]*(<[^>]*>|_:[^ \t<]+)[ \t]*<([^>]*)>[ \t]*(?:(<[^>]*>|_:[^ \t.]+(?:\.+[^ \t.]+)*)|")')
 """The terms of a line of N-Triples: subject, predicate without brackets, object where it is a node."""
 
 _SUBJECT = re.compile(rb"[ \t]*(<[^>]*>|_:[^ \t<]+)")
-_TYPE, _PATIENT, _BLANK = RDF["type"].value.encode(), str(CG["Patient"]).encode(), ord("_")
+_TYPE, _BLANK = RDF["type"].value.encode(), ord("_")
+
+PATIENT = str(CG["Patient"]).encode()
+"""The class of patients, as a term of N-Triples."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,15 @@ class Vocabulary:
 
     @classmethod
     def read(cls, knowledge: Knowledge) -> Vocabulary:
-        """Read it."""
+        """Read it, once of each knowledge base."""
+        known: Vocabulary | None = knowledge.__dict__.get("_vocabulary")
+        if known is not None:
+            return known
         declared = knowledge.graph.quads_for_pattern(None, RDF["type"], None, None)
         terms = {str(q.subject).encode() for q in declared if isinstance(q.subject, ox.NamedNode)}
-        return cls(frozenset(iri.encode() for iri in links(knowledge)), frozenset(terms))
+        found = cls(frozenset(iri.encode() for iri in links(knowledge)), frozenset(terms))
+        knowledge.__dict__["_vocabulary"] = found
+        return found
 
     def leads(self, predicate: bytes, target: bytes | None) -> bool:
         """Whether a triple makes its object hang together with its subject."""
@@ -60,7 +60,7 @@ class Vocabulary:
 
 def is_patient(predicate: bytes, target: bytes | None) -> bool:
     """Whether a triple says that its subject is a patient."""
-    return target == _PATIENT and predicate == _TYPE
+    return target == PATIENT and predicate == _TYPE
 
 
 def links(knowledge: Knowledge) -> set[str]:
@@ -76,84 +76,62 @@ def links(knowledge: Knowledge) -> set[str]:
     return {text(q.subject) for q in ranges if text(q.object) in kinds} | {CG["hasFact"].value}
 
 
-@dataclass(slots=True)
-class Cut:
-    """Units in the order of the file, and how many bytes of lines they take."""
-
-    units: list[Unit]
-    size: int
-
-
 _Row = tuple[list[bytes], int, int, "re.Match[bytes] | None"]
 """Lines that follow each other and have one subject, how many lines stand before them, their group (-1 for a comment), and
 the terms of a line with a blank node, which stands alone."""
 
 
+def whole(units: Iterable[Unit | Stretch], vocabulary: Vocabulary) -> list[Unit]:
+    """The same facts, each patient for himself as far as patients share no node."""
+    found: list[Unit] = []
+    for unit in units:
+        if isinstance(unit, Stretch):
+            window = Window(vocabulary, unit.file, unit.number, unit.first, unit.numbered)
+            window.add(unit.loaded().data)
+            found += window.units()
+        else:
+            found.append(unit)
+    return found
+
+
 @dataclass
 class Window:
-    """The lines of a file that have been read and not yet cut off.
-
-    file, number: name of the file and its place among the inputs. want: patients to cut off at once. first: number of
-    the first line of the window, from 1. numbered: whether lines are lines of the file; if not, blank nodes get names that
-    do not depend on their labels, which another reading would not repeat.
-    """
+    """Lines of a file, looked at one by one. The fields are those of a `Stretch`."""
 
     vocabulary: Vocabulary
     file: str
     number: int
-    want: int
     first: int = 1
     numbered: bool = True
-    rows: list[_Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._start([])
-
-    def _start(self, rows: list[_Row]) -> None:
-        """Begin anew with some rows, just as if the file began with them, so that a run can go on from any cut."""
-        self.rows, self._bytes, self._broken, self._try_at = [], 0, -1, self.want + 2
-        self._try_bytes = MAX_WINDOW // 16
+        self.rows: list[_Row] = []
         self._groups: dict[bytes, int] = {}
         self._above: list[int] = []
         self._typed: dict[bytes, int] = {}
         self._last: tuple[bytes, int] = (b"", -1)
-        self._same, self._tail, self._lines = b"\n", list[bytes](), 0
-        for lines, *_ in rows:
-            for line in lines:
-                self._put(line)
+        self._same, self._tail, self._lines, self._broken = b"\n", list[bytes](), 0, -1
 
-    def feed(self, lines: Iterable[bytes]) -> Iterator[Cut]:
-        """Add lines of N-Triples, and yield what can be cut off as soon as there is enough.
-
-        Raises CohortError where too much hangs together.
-        """
-        for line in lines:
+    def add(self, data: bytes) -> None:
+        """Add lines of N-Triples."""
+        for line in data.splitlines(keepends=True):
             self._put(line)
-            if len(self._typed) < self._try_at and self._bytes <= self._try_bytes:
-                continue
-            if self._bytes > MAX_WINDOW:
-                raise CohortError(
-                    f"{self.file}: the facts of patients do not stand together ({MAX_WINDOW // 2**20} MB hang together or "
-                    "belong to nobody); start with --partition, which brings them together first"
-                )
-            self._try_bytes = max(self._try_bytes, 2 * self._bytes)
-            cut = self._cut()
-            if cut is not None:
-                yield cut
 
-    def rest(self, problem: str | None = None) -> Cut:
-        """Everything that is left, at the end of the file.
-
-        problem: why the file breaks off here; the last patient, and what follows it, get it.
-        """
+    def clean(self) -> int:
+        """How many bytes from the beginning on hang together with nothing behind them, two patients before the end."""
         roots, spans = self._spans()
-        suspect = len(roots)
-        if problem is not None:
-            suspect = spans[self._root(list(self._typed.values())[-1])][0] if self._typed else 0
-        return self._take(len(roots), roots, suspect, problem)
+        limit = len(roots) * 3 // 4  # where no patients are, whatever it is that stands there
+        if self._typed:
+            limit = min(spans[self._root(group)][0] for group in list(self._typed.values())[-2:])
+        end = reached = 0
+        for place in range(limit):
+            if roots[place] >= 0:
+                reached = max(reached, spans[roots[place]][1])
+            if reached <= place:
+                end = place + 1
+        return sum(len(line) for lines, *_ in self.rows[:end] for line in lines)
 
     def _put(self, line: bytes) -> None:
-        self._bytes += len(line)
         self._lines += 1
         if line.startswith(self._same):  # most lines: the subject of the line before, and a literal
             end = line.find(b">", len(self._same)) + 2
@@ -199,30 +177,22 @@ class Window:
         self._tail = [line]
         self.rows.append((self._tail, self._lines - 1, group, blank))
 
-    def _cut(self) -> Cut | None:
-        roots, spans = self._spans()
-        limit = len(roots) * 3 // 4  # where no patients are, whatever it is that stands there
-        if self._typed:
-            limit = min(spans[self._root(group)][0] for group in list(self._typed.values())[-2:])
-        end = reached = 0
-        for place in range(limit):
-            if roots[place] >= 0:
-                reached = max(reached, spans[roots[place]][1])
-            if reached <= place:
-                end = place + 1
-        if not end:
-            self._try_at = 2 * len(self._typed)
-            return None
-        return self._take(end, roots, end, None)
+    def units(self, problem: str | None = None) -> list[Unit]:
+        """What hangs together, in the order of the file.
 
-    def _take(self, end: int, roots: list[int], suspect: int, problem: str | None) -> Cut:
+        problem: why the file breaks off here; the last patient, and what follows it, get it.
+        """
+        roots, spans = self._spans()
+        suspect = len(roots)
+        if problem is not None:
+            suspect = spans[self._root(list(self._typed.values())[-1])][0] if self._typed else 0
         patients: dict[int, list[bytes]] = {}
         for subject, group in self._typed.items():
             patients.setdefault(self._root(group), []).append(subject)
         groups: dict[int, list[int]] = {}
-        for place in range(end):
-            if roots[place] >= 0:
-                groups.setdefault(roots[place], []).append(place)
+        for place, root in enumerate(roots):
+            if root >= 0:
+                groups.setdefault(root, []).append(place)
         units = []
         for root, places in groups.items():
             final, before, _, _ = self.rows[places[-1]]
@@ -242,10 +212,7 @@ class Window:
                 who=tuple(self._iri(subject, first, names)[1:-1].decode("utf-8", "replace") for subject in who),
             )
             units.append(unit)
-        size = sum(len(line) for lines, *_ in self.rows[:end] for line in lines)
-        self.first += self.rows[end][1] if end < len(self.rows) else self._lines
-        self._start(self.rows[end:])
-        return Cut(units, size)
+        return units
 
     def _named(self, row: _Row, first: int, names: dict[bytes, bytes]) -> bytes:
         """The line, with IRIs in place of blank nodes, so that an answer can cite them and none meets another's."""
@@ -294,35 +261,3 @@ def renamed(line: bytes, match: re.Match[bytes], name: Callable[[bytes], bytes])
             start, end = match.span(part)
             line = line[:start] + name(label) + line[end:]
     return line
-
-
-def lines_of(stream: IO[bytes], file: str, first: int, chunk: int = 2**20) -> Iterator[bytes]:
-    """The lines of a file, with their ends. first: the number of the first line, for messages.
-
-    Raises CohortError for a line of more than 64 MB; OSError, EOFError and zlib.error as reading does.
-    """
-    rest, number = b"", first
-    while block := available(stream, chunk):
-        lines = (rest + block).splitlines(keepends=True)
-        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
-        number += len(lines)
-        yield from lines
-        if len(rest) > MAX_LINE:
-            raise CohortError(f"{file}: line {number} is longer than {MAX_LINE // 2**20} MB")
-    yield from rest.splitlines(keepends=True)
-
-
-def available(stream: IO[bytes], most: int) -> bytes:
-    """Some bytes of a file: of a packed one that is damaged, also those just before the damage."""
-    read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-    return read(most)
-
-
-def turtle_lines(stream: IO[bytes], skip: int) -> Iterator[bytes]:
-    """The triples of a Turtle file after the first `skip`, each as a line of N-Triples.
-
-    Raises SyntaxError and ValueError as the parser does.
-    """
-    for number, quad in enumerate(ox.parse(stream, ox.RdfFormat.TURTLE, base_iri=BASE)):
-        if number >= skip:
-            yield f"{quad.subject} {quad.predicate} {quad.object} .\n".encode()

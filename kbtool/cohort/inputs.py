@@ -12,14 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, cast
 
-from kbtool.cohort.cut import MAX_LINE, Cut, Vocabulary, Window, available, lines_of, turtle_lines
-from kbtool.cohort.units import DOCUMENT, TRIPLES, Batch, CohortError, Json, Piece, Position, Unit
-
-PIECE = 100
-"""Patients of a file of triples that are cut off at once."""
-
-MAX_BATCH = 32 * 2**20
-"""Bytes of facts in a batch, where patients have very many."""
+from kbtool.cohort.cut import Vocabulary
+from kbtool.cohort.stretch import AT_ONCE, MAX_LINE, Cutter, available, blocks_of, lines_of, turtle_blocks
+from kbtool.cohort.units import DOCUMENT, TRIPLES, Batch, CohortError, Json, Piece, Position, Stretch, Unit
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -107,17 +102,16 @@ def batches(sources: list[Source], vocabulary: Vocabulary, size: int, start: Bat
     Raises CohortError where the facts of a file of triples do not stand together, or a file cannot be opened.
     """
     number, begin = (start.number + 1, start.end) if start else (0, Position())
-    units: list[Unit] = []
+    units: list[Unit | Stretch] = []
     patients, weight, last = 0, 0, None
-    for piece in pieces(sources, vocabulary, min(PIECE, size), begin):
-        more = sum(len(unit.data) for unit in piece.units)
-        if last and patients and (patients + piece.patients > size or weight + more > MAX_BATCH):
-            yield Batch(number, units, begin, last.end, last.read)
+    for piece in pieces(sources, vocabulary, size, begin):
+        if last and patients and (patients + piece.patients > size or weight + piece.size > AT_ONCE):
+            yield Batch(units, last.end, last.read, number, begin)
             number, begin, units, patients, weight = number + 1, last.end, [], 0, 0
         units.extend(piece.units)
-        patients, weight, last = patients + piece.patients, weight + more, piece
+        patients, weight, last = patients + piece.patients, weight + piece.size, piece
     if units and last:
-        yield Batch(number, units, begin, last.end, last.read)
+        yield Batch(units, last.end, last.read, number, begin)
 
 
 def pieces(sources: list[Source], vocabulary: Vocabulary, want: int, start: Position) -> Iterator[Piece]:
@@ -154,8 +148,8 @@ class _Open:
     want: int
     start: Position
 
-    def window(self, first: int, *, numbered: bool) -> Window:
-        return Window(self.vocabulary, self.source.name, self.number, self.want, first, numbered)
+    def cutter(self, first: int, *, numbered: bool) -> Cutter:
+        return Cutter(self.vocabulary, self.source.name, self.number, self.want, first, numbered)
 
     @property
     def read(self) -> int:
@@ -183,36 +177,37 @@ class _Open:
 
 def _triples(file: _Open) -> Iterator[Piece]:
     start = file.start
-    window = file.window(start.line + 1, numbered=file.source.kind != SORTED)
-    offset, problem = start.offset, None
+    cutter = file.cutter(start.line + 1, numbered=file.source.kind != SORTED)
+    cutter.offset, problem = start.offset, None
+    if not file.source.packed:
+        cutter.path = str(file.source.path)
     try:
-        file.skip(offset)
-        lines = lines_of(file.stream, file.source.name, start.line + 1)
-        if not offset:
-            first = next(lines, b"")
-            offset = len(first) - len(first.removeprefix(_BOM))
-            lines = chain([first.removeprefix(_BOM)], lines)
-        for cut in window.feed(lines):
-            offset += cut.size
-            yield Piece(cut.units, Position(file.number, offset, window.first - 1), file.read)
+        file.skip(start.offset)
+        blocks = blocks_of(file.stream, file.source.name)
+        if not start.offset:
+            first = next(blocks, b"")
+            cutter.offset = len(first) - len(first.removeprefix(_BOM))
+            blocks = chain([first.removeprefix(_BOM)], blocks)
+        for stretch in cutter.feed(blocks):
+            yield Piece([stretch], Position(file.number, cutter.offset, cutter.first - 1), file.read)
     except _BROKEN as error:
         problem = _breaks_off(error)
-    yield from _rest(window, file, problem)
+    yield from _rest(cutter, file, problem)
 
 
 def _turtle(file: _Open) -> Iterator[Piece]:
-    window = file.window(file.start.offset + 1, numbered=False)
+    cutter = file.cutter(file.start.offset + 1, numbered=False)
     problem, line = None, None
     stream = cast("IO[bytes]", io.BufferedReader(_Raw(file.stream), 2**20))
     try:
-        for cut in window.feed(turtle_lines(stream, file.start.offset)):
-            yield Piece(cut.units, Position(file.number, window.first - 1), file.read)
+        for stretch in cutter.feed(turtle_blocks(stream, file.start.offset)):
+            yield Piece([stretch], Position(file.number, cutter.first - 1), file.read)
     except SyntaxError as error:
         line = error.lineno
         problem = f"the file is not valid Turtle from here on: {error.msg}"
     except (ValueError, *_BROKEN) as error:
         problem = _breaks_off(error)
-    yield from _rest(window, file, problem, line)
+    yield from _rest(cutter, file, problem, line)
 
 
 class _Raw(io.RawIOBase):
@@ -230,22 +225,24 @@ class _Raw(io.RawIOBase):
         return len(block)
 
 
-def _rest(window: Window, file: _Open, problem: str | None, line: int | None = None) -> Iterator[Piece]:
-    cut: Cut = window.rest(problem and f"the file breaks off in the facts of this patient ({problem})")
+def _rest(cutter: Cutter, file: _Open, problem: str | None, line: int | None = None) -> Iterator[Piece]:
+    units = cutter.rest(problem and f"the file breaks off in the facts of this patient ({problem})")
     broken = [] if problem is None else [file.broken(f"nothing of the file was read from here on: {problem}", line)]
-    yield Piece([*cut.units, *broken], file.end(), file.read)
+    yield Piece([*units, *broken], file.end(), file.read)
 
 
 def _lines(file: _Open) -> Iterator[Piece]:
     offset, number = file.start.offset, file.start.line
     try:
         file.skip(offset)
-        for line in lines_of(file.stream, file.source.name, number + 1):
+        for line in lines_of(file.stream, file.source.name):
             offset, number = offset + len(line), number + 1
             end = Position(file.number, offset, number)
             line = line.removeprefix(_BOM)
-            units = [Unit(DOCUMENT, line, file.source.name, file.number, (number, number), 1)] if line.strip() else []
-            yield Piece(units, end, file.read)
+            if line.strip():
+                yield Piece([Unit(DOCUMENT, line, file.source.name, file.number, (number, number), 1)], end, file.read)
+            else:
+                yield Piece([], end, file.read)
     except _BROKEN as error:
         problem = f"nothing of the file was read from here on: {_breaks_off(error)}"
         yield Piece([file.broken(problem, number + 1)], file.end(), file.read)

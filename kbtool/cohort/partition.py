@@ -15,10 +15,10 @@ from contextlib import closing
 from pathlib import Path
 
 from kbtool.cohort.checkpoint import replacing
-from kbtool.cohort.cut import LINE, Vocabulary, is_patient, lines_of, renamed, turtle_lines
+from kbtool.cohort.cut import LINE, Vocabulary, is_patient, renamed
 from kbtool.cohort.inputs import SORTED, Source, unpacked
+from kbtool.cohort.stretch import lines_of, turtle_lines
 from kbtool.cohort.units import TRIPLES, CohortError
-from kbtool.knowledge import Knowledge
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; PRAGMA cache_size = -65536;
@@ -41,7 +41,7 @@ ORDER BY patient.place IS NULL, patient.place, triple.place
 _AT_ONCE = 10_000
 
 
-def together(sources: list[Source], folder: Path, knowledge: Knowledge, note: Callable[[str], None]) -> list[Source]:
+def together(sources: list[Source], folder: Path, vocabulary: Vocabulary, note: Callable[[str], None]) -> list[Source]:
     """The inputs as one file in the order of patients, in the folder of the run; made once.
 
     Raises CohortError for inputs that are documents, and where a file is broken: whose the broken part is, nobody knows.
@@ -52,7 +52,7 @@ def together(sources: list[Source], folder: Path, knowledge: Knowledge, note: Ca
     file = folder / "sorted.nt"
     if not file.is_file():
         note("bringing the triples of each patient together")
-        _sort(sources, folder, file, Vocabulary.read(knowledge))
+        _sort(sources, folder, file, vocabulary)
     about = file.stat()
     name = sources[0].name if len(sources) == 1 else "the inputs, brought together"
     return [Source(file, SORTED, False, about.st_size, about.st_mtime_ns, name)]
@@ -108,7 +108,7 @@ def _statements(source: Source, number: int) -> Iterator[tuple[bytes, re.Match[b
     try:
         with source.path.open("rb") as raw:
             stream = unpacked(raw, source.packed)
-            lines = lines_of(stream, source.name, 1) if source.kind == TRIPLES else turtle_lines(stream, 0)
+            lines = lines_of(stream, source.name) if source.kind == TRIPLES else turtle_lines(stream, 0)
             for place, line in enumerate(lines, 1):
                 line = line.removeprefix(b"\xef\xbb\xbf")
                 if not line.strip() or line.lstrip().startswith(b"#"):

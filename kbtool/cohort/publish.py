@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kbtool.cohort import ledger
 from kbtool.cohort.checkpoint import Checkpoint, replacing
-from kbtool.cohort.table import Key, merge, schema
+from kbtool.cohort.table import Key, arrow, merge, schema
 from kbtool.cohort.units import Fragment, Json
 
-ROWS = 50_000
+ROWS = 20_000
 """Rows in a group of a Parquet file; who reads it holds one in memory."""
 
 
@@ -72,13 +71,11 @@ def publish(checkpoint: Checkpoint, out: Path, about: Json, prefixes: dict[str, 
     """
     counts: Counter[Key] = Counter()
     with replacing(refused_file(out)) as refused:
-        for fragment in _fragments(checkpoint):
+        for fragment in _fragments(checkpoint, answers=False):
             counts.update(merge(fragment.head["counts"]))
             refused.write(fragment.refused)
-    with replacing(out) as stream, _WRITERS[out.suffix](_Output(stream, about, prefixes)) as write:
-        for fragment in _fragments(checkpoint):
-            for chunk in fragment.out:
-                write(chunk)
+    with replacing(out) as stream:
+        _WRITERS[out.suffix](checkpoint, _Output(stream, about, prefixes))
     lines = checkpoint.done.values()
     total = {name: sum(line[name] for line in lines) for name in ("patients", "refused", "notAccepted", "unread")}
     return Total(total["patients"], total["refused"], total["notAccepted"], total["unread"], counts)
@@ -86,38 +83,25 @@ def publish(checkpoint: Checkpoint, out: Path, about: Json, prefixes: dict[str, 
 
 def scattered(checkpoint: Checkpoint) -> dict[int, set[str]]:
     """The patients whose facts stand in more than one place of the inputs, by batch."""
-    places = [number for number in sorted(checkpoint.done) for _ in checkpoint.nodes(number)]
-    entries = sum(line["nodes"] for line in checkpoint.done.values()) // ledger.ENTRY.size
+    entries = sum(line["nodes"] for line in checkpoint.done.values()) // ledger.ENTRY.itemsize
+    books = (fragment.nodes for fragment in _fragments(checkpoint, answers=False))
+    concerned: dict[int, set[int]] = {}
+    for place, ordinal in ledger.scattered(books, entries, checkpoint.parts / "ledger"):
+        concerned.setdefault(place, set()).add(ordinal)
     found: dict[int, set[str]] = {}
-    by_fragment: dict[int, set[int]] = {}
-    for place, ordinal in ledger.scattered(_Books(checkpoint), entries):
-        by_fragment.setdefault(place, set()).add(ordinal)
-    for batch in sorted({places[place] for place in by_fragment}):
-        first = places.index(batch)
-        for place, fragment in enumerate(checkpoint.read(batch), first):
-            names = {fragment.head["who"][o][0] for o in by_fragment.get(place, ()) if o < fragment.head["people"]}
+    place = 0
+    for batch in sorted(checkpoint.done) if concerned else ():
+        for fragment in checkpoint.read(batch, answers=False):
+            names = {fragment.head["who"][o] for o in concerned.get(place, ()) if o < fragment.head["people"]}
             if names:
                 found.setdefault(batch, set()).update(names)
+            place += 1
     return found
 
 
-class _Books:
-    """The entries of all fragments, by their number, as often as they are asked for."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        number = 0
-        for batch in sorted(self.checkpoint.done):
-            for data in self.checkpoint.nodes(batch):
-                yield number, data
-                number += 1
-
-
-def _fragments(checkpoint: Checkpoint) -> Iterator[Fragment]:
+def _fragments(checkpoint: Checkpoint, *, answers: bool = True) -> Iterator[Fragment]:
     for number in sorted(checkpoint.done):
-        yield from checkpoint.read(number)
+        yield from checkpoint.read(number, answers=answers)
 
 
 @dataclass
@@ -129,43 +113,35 @@ class _Output:
     prefixes: dict[str, str]
 
 
-_Write = Callable[[bytes], object]
+def _ndjson(checkpoint: Checkpoint, out: _Output) -> None:
+    for number in sorted(checkpoint.done):
+        checkpoint.copy(number, out.stream)
 
 
-@contextmanager
-def _ndjson(out: _Output) -> Iterator[_Write]:
-    yield lambda chunk: out.stream.write(chunk)
-
-
-@contextmanager
-def _turtle(out: _Output) -> Iterator[_Write]:
+def _turtle(checkpoint: Checkpoint, out: _Output) -> None:
     prefixes = sorted(out.prefixes.items())
     head = [f"# {json.dumps(out.about, ensure_ascii=False)}\n", *(f"@prefix {p}: <{iri}> .\n" for p, iri in prefixes), "\n"]
     out.stream.write("".join(head).encode())
-    yield lambda chunk: out.stream.write(chunk)
+    _ndjson(checkpoint, out)
 
 
-@contextmanager
-def _parquet(out: _Output) -> Iterator[_Write]:
-    import pyarrow as pa
+def _parquet(checkpoint: Checkpoint, out: _Output) -> None:
+    pa = arrow()
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(out.stream, schema({"kbtool": json.dumps(out.about)}), compression="zstd") as writer:
-        waiting: list[pa.RecordBatch] = []
-
-        def write(chunk: bytes) -> None:
-            with pa.ipc.open_stream(chunk) as reader:
-                waiting.extend(reader)
-            if sum(batch.num_rows for batch in waiting) >= ROWS:
-                flush()
+        waiting: list[Any] = []
 
         def flush() -> None:
             if waiting:
-                table = pa.Table.from_batches(waiting)
-                writer.write_table(table.cast(writer.schema), row_group_size=ROWS * 2)
+                writer.write_table(pa.Table.from_batches(waiting).cast(writer.schema), row_group_size=ROWS * 2)
                 waiting.clear()
 
-        yield write
+        for fragment in _fragments(checkpoint):
+            with pa.ipc.open_stream(fragment.out) as reader:
+                waiting.extend(reader)
+            if sum(batch.num_rows for batch in waiting) >= ROWS:
+                flush()
         flush()
 
 

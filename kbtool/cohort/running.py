@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from pathlib import Path
 from kbtool import __version__, engine
 from kbtool.cohort.assess import lost
 from kbtool.cohort.checkpoint import Checkpoint
-from kbtool.cohort.cut import Vocabulary
+from kbtool.cohort.cut import Vocabulary, whole
 from kbtool.cohort.inputs import Source, batches, find
 from kbtool.cohort.publish import Total, publish, refused_file, scattered
 from kbtool.cohort.units import Batch, CohortError, Fragment, Job, Json, Position, Scattered
@@ -72,29 +72,28 @@ def run(settings: Settings, watch: Watch | None = None) -> tuple[Json, Total]:
     moment = engine.parse_as_of(settings.as_of)
     sources = find(settings.inputs, {settings.out, refused_file(settings.out)})
     knowledge = Knowledge.load(settings.ontology)
+    vocabulary, prefixes, sha256 = Vocabulary.read(knowledge), knowledge.prefixes, knowledge.sha256
     checkpoint = Checkpoint(settings.out)
     try:
         about = identity(settings, sources, knowledge, moment.value)
+        del knowledge  # the workers need it, this process no more
         checkpoint.open(about, restart=settings.restart, as_of_given=settings.as_of is not None)
         about = checkpoint.about
         ontology = str(settings.ontology) if settings.ontology else None
-        job = Job(ontology, knowledge.sha256, about["asOf"], settings.strict, form)
+        job = Job(ontology, sha256, about["asOf"], settings.strict, form, str(checkpoint.parts.resolve()))
         read = sources
         if settings.partition:
             from kbtool.cohort.partition import together
 
-            read = together(sources, checkpoint.parts, knowledge, watch.note)
+            read = together(sources, checkpoint.parts, vocabulary, watch.note)
         with closing(_workers(settings, job)) as workers:
-
-            def refuse(task: Task, why: Lost) -> Fragment:
-                return lost(task.units, job, knowledge, why.reason)
-
-            cohort = _Cohort(read, Vocabulary.read(knowledge), settings.size, checkpoint, _Crew(workers, refuse, watch))
+            crew = _Crew(workers, job, vocabulary, watch)
+            cohort = _Cohort(read, vocabulary, settings.size, checkpoint, crew)
             cohort.assess()
             cohort.refuse_scattered()
         _unchanged(sources)
         known = {"kb": {"iri": about["kbIri"], "version": about["kbVersion"], "sha256": about["kb"]}, "asOf": about["asOf"]}
-        total = publish(checkpoint, settings.out, known, knowledge.prefixes)
+        total = publish(checkpoint, settings.out, known, prefixes)
         checkpoint.finish(total.to_json())
         return checkpoint.about, total
     finally:
@@ -119,10 +118,11 @@ def identity(settings: Settings, sources: list[Source], knowledge: Knowledge, as
 
 @dataclass
 class _Crew:
-    """Workers, and what to do when one of them is lost. refuse: the answers for a task that cannot be assessed."""
+    """Workers, and what to do when one of them is lost."""
 
     workers: Workers
-    refuse: Callable[[Task, Lost], Fragment]
+    job: Job
+    vocabulary: Vocabulary
     watch: Watch
 
     def assessed(self, todo: Iterator[tuple[Batch, Scattered]]) -> Iterator[tuple[Batch, list[Fragment]]]:
@@ -153,11 +153,11 @@ class _Crew:
                 if isinstance(outcome, Lost):
                     if not task.alone:
                         self.watch.note(f"batch {task.batch + 1}: {outcome.reason}; it is assessed again")
-                        parts = task.after_loss()
+                        parts = task.after_loss(self.vocabulary)
                         missing[task.batch] += len(parts) - 1
                         again += parts
                         continue
-                    outcome = self.refuse(task, outcome)
+                    outcome = lost(whole(task.units, self.vocabulary), self.job, outcome.reason)
                 came[task.batch][task.part] = outcome
                 missing[task.batch] -= 1
                 if not missing[task.batch]:
@@ -209,7 +209,7 @@ class _Cohort:
 
     def _batch(self, number: int) -> Batch:
         start = Position(*self.checkpoint.done[number]["start"])
-        return next(batches(self.sources, self.vocabulary, self.size, Batch(number - 1, [], start, start, 0)))
+        return next(batches(self.sources, self.vocabulary, self.size, Batch([], start, 0, number - 1, start)))
 
 
 def _workers(settings: Settings, job: Job) -> Workers:

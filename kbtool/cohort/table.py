@@ -74,6 +74,8 @@ PATIENTS = "patients"
 
 ANSWERED, OUT_OF_SCOPE, REFUSED, SET_ASIDE = "answered", "out of scope", "refused", "something set aside"
 
+_TOGETHER = 32
+
 Key = tuple[str, str, str, str]
 """What is counted: section, name, label, unit ("" where it is not known)."""
 
@@ -176,28 +178,54 @@ def count(counts: Counter[Key], answer: Json, unit: str | None, labels: Mapping[
 
 
 class Table:
-    """Gathers the rows of patients, and makes an Arrow table of them."""
+    """Gathers the rows of patients, and makes an Arrow stream of them, some patients at a time to hold little."""
 
     def __init__(self, as_of: str, labels: Mapping[str, str]) -> None:
+        pa = arrow()
         self.labels, self.as_of = labels, datetime.fromisoformat(as_of)
-        self.columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        self._schema, self._sink = schema(), pa.BufferOutputStream()
+        self._writer = pa.ipc.new_stream(
+            self._sink, self._schema, options=pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+        )
+        self._clear()
 
-    def add(self, answer: Json, text: str, place: Place) -> None:
+    def add(self, answer: Json, text: bytes, place: Place) -> None:
         """Add an answer; text: the same as JSON."""
         own = {"kind": "patient", "status": fate(answer), "file": place.file, "line": place.line, "answer": text}
         common = {"patient": answer["patient"], "unit": place.unit, "as_of": self.as_of, "in_scope": answer["inScope"]}
         found: list[Json] = [own, *rows(answer, self.labels)]
-        for name, column in self.columns.items():
+        for name, column in self._columns.items():
             if name in common:
                 column.extend([common[name]] * len(found))
             else:
                 column.extend([row.get(name) for row in found])
+        self._waiting += 1
+        if self._waiting >= _TOGETHER:
+            self._write()
 
-    def batch(self) -> pyarrow.RecordBatch:
-        """Everything that was added."""
-        import pyarrow as pa
+    def stream(self) -> bytes:
+        """Everything that was added; the end of the table."""
+        self._write()
+        self._writer.close()
+        data: bytes = self._sink.getvalue().to_pybytes()
+        return data
 
-        return pa.record_batch(self.columns, schema=schema())
+    def _clear(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        self._waiting = 0
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._writer.write_batch(arrow().record_batch(self._columns, schema=self._schema))
+            self._clear()
+
+
+def arrow() -> Any:
+    """pyarrow, which is made to give back what it no longer needs."""
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
+    return pa
 
 
 def schema(metadata: Mapping[str, str] | None = None) -> pyarrow.Schema:

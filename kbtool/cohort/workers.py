@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any, Protocol
 
-from kbtool.cohort.units import CohortError, Fragment, Job, Scattered, Unit
+from kbtool.cohort.checkpoint import keep
+from kbtool.cohort.cut import Vocabulary, whole
+from kbtool.cohort.units import CohortError, Fragment, Job, Scattered, Stretch, Unit
 from kbtool.criteria import CriterionError
 from kbtool.knowledge import KnowledgeError
 from kbtool.shapes import UnsupportedShape
@@ -31,7 +37,7 @@ class Task:
     """
 
     batch: int
-    units: list[Unit]
+    units: list[Unit | Stretch]
     scattered: Scattered = field(default_factory=Scattered)
     tries: int = 0
     part: tuple[int, ...] = ()
@@ -41,10 +47,10 @@ class Task:
         """Whether there is nothing left to try."""
         return len(self.units) == 1 and self.tries + 1 >= TRIES
 
-    def after_loss(self) -> list[Task]:
-        """What to try after it was lost."""
+    def after_loss(self, vocabulary: Vocabulary) -> list[Task]:
+        """What to try after it was lost; by the vocabulary patients are told apart."""
         if self.tries + 1 < TRIES or len(self.units) == 1:
-            return [replace(self, tries=self.tries + 1)]
+            return [replace(self, units=[*whole(self.units, vocabulary)], tries=self.tries + 1)]
         middle = len(self.units) // 2
         halves = (self.units[:middle], self.units[middle:])
         return [replace(self, units=half, tries=TRIES - 1, part=(*self.part, n)) for n, half in enumerate(halves)]
@@ -81,7 +87,8 @@ _STARTS = 5
 
 
 class Processes:
-    """Workers on this machine. Each loads the knowledge once; two tasks a worker are held ready."""
+    """Workers on this machine. Each loads the knowledge once; one more task than there are workers is held, for whoever is free
+    first."""
 
     target: Callable[[Connection, Job], None]
 
@@ -95,7 +102,7 @@ class Processes:
 
     def free(self) -> int:
         """How many more tasks it takes now."""
-        return 2 * self.number - len(self._working) - len(self._ready)
+        return self.number + 1 - len(self._working) - len(self._ready)
 
     def busy(self) -> bool:
         """Whether any task is under way."""
@@ -197,18 +204,34 @@ class _Worker:
 def serve(pipe: Connection, job: Job) -> None:
     """What a worker process does until its parent goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow would load it, if it is there, and not need it
+    ready = prepare(job)
+    gc.collect()
+    gc.freeze()  # what stays is not searched for circles again and again; those of a task are looked for after it
+    gc.disable()
     with contextlib.suppress(OSError):
-        pipe.send(prepare(job))
-    while True:
+        pipe.send(ready)
+    for number in count():
         try:
             units, scattered = pipe.recv()
         except (EOFError, OSError):
             return
         outcome = attempt(units, job, scattered)
+        if isinstance(outcome, Fragment) and job.parts is not None:
+            outcome = _keep(outcome, Path(job.parts), f"{os.getpid()}-{number}.new")
         try:
             pipe.send(outcome)
         except OSError:
             return
+        del units, scattered, outcome
+        gc.collect()
+
+
+def _keep(fragment: Fragment, parts: Path, name: str) -> Fragment | CohortError:
+    try:
+        return keep(fragment, parts, name)
+    except OSError as error:
+        return CohortError(f"{parts / name}: cannot be written: {error.strerror}")
 
 
 Processes.target = staticmethod(serve)
@@ -225,7 +248,7 @@ def prepare(job: Job) -> CohortError | None:
     return None
 
 
-def attempt(units: list[Unit], job: Job, scattered: Scattered) -> Fragment | Lost | CohortError:
+def attempt(units: list[Unit | Stretch], job: Job, scattered: Scattered) -> Fragment | Lost | CohortError:
     """Assess units; an error does not end the process."""
     from kbtool.cohort.assess import assess
 

@@ -35,7 +35,7 @@ def chunks(old: Side, new: Side, paths: Iterable[str]) -> Iterator[tuple[Facts, 
 
 
 def _piecewise(old: Side, new: Side, paths: list[str]) -> Iterator[tuple[Facts, Facts]]:
-    from kbtool.cohort.cut import Vocabulary
+    from kbtool.cohort.cut import Vocabulary, whole
     from kbtool.cohort.inputs import batches, find
     from kbtool.cohort.units import CohortError
 
@@ -45,7 +45,8 @@ def _piecewise(old: Side, new: Side, paths: list[str]) -> Iterator[tuple[Facts, 
     seen: set[int] = set()
     try:
         for batch in batches(find(paths), vocabulary, engine.BATCH):
-            pair = _facts(batch.units, old), _facts(batch.units, new)
+            units = whole(batch.units, vocabulary)
+            pair = _facts(units, old), _facts(units, new)
             _tell_apart(pair, seen)
             yield pair
     except CohortError as error:

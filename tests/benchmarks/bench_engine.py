@@ -214,7 +214,7 @@ def main() -> None:
     start = time.process_time()
     kb = kbtool.load()
     loaded = time.process_time()
-    kb.knowledge.__dict__["_program"] = setwise.Program(kb.knowledge)
+    engine.prepare(kb.knowledge)
     print(f"loading the knowledge {(loaded - start) * 1000:.0f} ms, planning {(time.process_time() - loaded) * 1000:.0f} ms")
     cohort = Cohort(kb.knowledge)
     rates = [measure(kb, cohort, patients) for patients in arguments.patients]
