@@ -35,7 +35,7 @@ Json = dict[str, Any]
 @dataclass(frozen=True)
 class Lab:
     """A laboratory value: LOINC code, share of patients with a result, mean, spread, decimals, unit; another unit with its
-    factor."""
+    factor and the code that goes with it, which some laboratories leave as it was."""
 
     code: str
     share: float
@@ -43,18 +43,18 @@ class Lab:
     spread: float
     digits: int
     unit: str
-    other: tuple[str, float] | None = None
+    other: tuple[str, float, str] | None = None
 
 
 LABS = {
-    "SerumMagnesium": Lab("2601-3", 0.8, 0.9, 0.16, 2, "mmol/L", ("mg/dL", 2.43)),
-    "IonisedCalcium": Lab("1995-0", 0.65, 1.13, 0.08, 2, "mmol/L", ("mg/dL", 4.008)),
-    "SerumPotassium": Lab("2823-3", 0.97, 4.8, 0.75, 1, "mmol/L", ("meq/L", 1.0)),
-    "SerumPhosphate": Lab("14879-1", 0.93, 1.75, 0.5, 2, "mmol/L", ("mg/dL", 3.097)),
+    "SerumMagnesium": Lab("2601-3", 0.8, 0.9, 0.16, 2, "mmol/L", ("mg/dL", 2.43, "19123-9")),
+    "IonisedCalcium": Lab("1995-0", 0.65, 1.13, 0.08, 2, "mmol/L", ("mg/dL", 4.008, "17863-2")),
+    "SerumPotassium": Lab("2823-3", 0.97, 4.8, 0.75, 1, "mmol/L", ("meq/L", 1.0, "2823-3")),
+    "SerumPhosphate": Lab("14879-1", 0.93, 1.75, 0.5, 2, "mmol/L", ("mg/dL", 3.097, "2777-1")),
     "SerumSodium": Lab("2951-2", 0.95, 138.0, 3.2, 0, "mmol/L"),
     "SerumBicarbonate": Lab("1963-8", 0.7, 22.5, 3.0, 1, "mmol/L"),
     "TotalCalcium": Lab("17861-6", 0.6, 8.9, 0.7, 1, "mg/dL"),
-    "SerumAlbumin": Lab("1751-7", 0.6, 37.0, 4.5, 0, "g/L", ("g/dL", 0.1)),
+    "SerumAlbumin": Lab("1751-7", 0.6, 37.0, 4.5, 0, "g/L", ("g/dL", 0.1, "1751-7")),
     "ParathyroidHormone": Lab("2731-8", 0.3, 320.0, 140.0, 0, "pg/mL"),
     "SerumFerritin": Lab("2276-4", 0.3, 420.0, 190.0, 0, "ng/mL"),
     "PlasmaAluminium": Lab("5574-9", 0.15, 14.0, 12.0, 0, "ug/L"),
@@ -157,13 +157,13 @@ def patient(seed: int, number: int, broken: float) -> Patient:
             moment = last - timedelta(
                 days=random.choice([0, 0, 0, 2]) if not n else 7 * n + 2 * random.randint(0, 1), minutes=random.randint(10, 40)
             )
-            value, unit = max(random.gauss(about.mean, about.spread), about.mean / 5), about.unit
-            if about.other and random.random() < 0.3:
-                unit, value = about.other[0], value * about.other[1]
+            value, unit, code = max(random.gauss(about.mean, about.spread), about.mean / 5), about.unit, about.code
+            if about.other and (kind := random.random()) < 0.3:
+                unit, value, code = about.other[0], value * about.other[1], code if kind < 0.01 else about.other[2]
             stated = {"value": ("decimal", _number(value, about.digits)), "unit": ("string", unit), "time": _time(moment)}
             if on_machine and random.random() < 0.9:
                 stated["phase"] = ("iri", DK + "PreDialysis")
-            add("hasObservation", lab, ("http://loinc.org", about.code), **stated)
+            add("hasObservation", lab, ("http://loinc.org", code), **stated)
     for finding, (system, code, share) in FINDINGS.items():
         if random.random() < share:
             stated = {"onset": _time(now - timedelta(hours=random.choice([1, 5, 20, 40, 300, 900])))}
