@@ -16,7 +16,8 @@ from kbtool.columns import NONE, Column, Index, Mask, Relation, Terms, distinct
 from kbtool.decoded import DECIMAL, DIGITS, INTEGER
 from kbtool.plans import Pattern, Plan, QueryPlan, Screen, Step, Term, Test, UpdatePlan
 from kbtool.values import Unsettled
-from kbtool.vectors import TooLarge, Vectorised
+from kbtool.vectorise import Vectorised
+from kbtool.vectors import TooLarge
 
 
 class Graph:

@@ -31,7 +31,7 @@ from kbtool.sparql import (
     is_variable,
 )
 from kbtool.values import value_of
-from kbtool.vectors import Vectorised, vectorised
+from kbtool.vectorise import Vectorised, vectorised
 
 Term: TypeAlias = "int | str"
 """A term by its number, or a variable by its name."""

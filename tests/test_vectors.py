@@ -26,7 +26,8 @@ from kbtool.plans import Plan, Planner
 from kbtool.rows import rows_of
 from kbtool.sparql import Call, CannotRead, Expression, read_query
 from kbtool.values import Moment, Unsettled, canonical, value_of
-from kbtool.vectors import TooLarge, Vectorised
+from kbtool.vectorise import Vectorised
+from kbtool.vectors import TooLarge
 
 XSD = "http://www.w3.org/2001/XMLSchema#"
 PREFIX = f"PREFIX xsd: <{XSD}> PREFIX : <urn:x:> "
@@ -707,8 +708,8 @@ def test_regular_expressions(pattern: str, around: str, data: st.DataObject) -> 
         st.lists(st.sampled_from(data.draw(st.sampled_from((STRAIGHT, TEXTS_TO_MATCH)))), min_size=1, max_size=6)
     )
     try:
-        matches = vectors._matcher("REGEX", text)
-    except vectors._Other:
+        matches = vectors.matcher("REGEX", text)
+    except vectors.NotVectorised:
         return
     store = ox.Store()
     for each in given_texts:
@@ -740,19 +741,19 @@ def test_regular_expressions(pattern: str, around: str, data: st.DataObject) -> 
 )
 def test_what_is_matched_by_lines(pattern: str, by_lines: bool) -> None:
     if by_lines:
-        lines = vectors._of_lines(pattern)
+        lines = vectors.of_lines(pattern)
         assert lines is None or lines.fullmatch("\n") is None
         assert pattern == "^[^a\\n]$" or lines is not None
     else:
-        assert vectors._of_lines(pattern) is None
+        assert vectors.of_lines(pattern) is None
 
 
 @pytest.mark.parametrize(
     "pattern", ["^[]a]$", "^[^]a]$", "^[[:alpha:]]+$", r"^\s$", r"^\w$", r"^\d$", "(?i)a", r"(a)\1", "[a&&b]", "[a--b]", r"\p{L}"]
 )
 def test_what_engines_read_differently_is_not_read(pattern: str) -> None:
-    with pytest.raises(vectors._Other):
-        vectors._matcher("REGEX", pattern)
+    with pytest.raises(vectors.NotVectorised):
+        vectors.matcher("REGEX", pattern)
     with pytest.raises(CannotRead):
         Planner(Terms()).group(
             read_query(f"SELECT ?s {{ ?s ?p ?o FILTER(REGEX(STR(?o), {ox.Literal(pattern)})) }}").where, frozenset(), frozenset()
@@ -766,8 +767,8 @@ DIFFERENT = {"^a*+ab$": "aab", "^a?+a$": "a", "^a{,2}$": "a", "^a{$": "a{", "^a{
 @pytest.mark.parametrize("pattern", [*DIFFERENT, "^(a", "^*a$", "^a{2,1}$", "^a**$", "^[b-a]$"])
 def test_a_pattern_is_refused_or_means_the_same(pattern: str) -> None:
     try:
-        matches = vectors._matcher("REGEX", pattern)
-    except vectors._Other:
+        matches = vectors.matcher("REGEX", pattern)
+    except vectors.NotVectorised:
         return
     text = DIFFERENT[pattern]
     assert matches([text])[0] == bool(ox.Store().query(f"ASK {{ FILTER(REGEX({ox.Literal(text)}, {ox.Literal(pattern)})) }}"))
