@@ -6,167 +6,28 @@ relations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from kbtool.columns import NONE, Column, Index, Mask, Relation, Terms, distinct
+from kbtool.columns import NONE, Column, Mask, Relation, distinct
 from kbtool.decoded import DECIMAL, DIGITS, INTEGER
 from kbtool.plans import Pattern, Plan, QueryPlan, Screen, Step, Term, Test, UpdatePlan
+from kbtool.solutions import NOTHING, Graph, Solutions, cross, joined, together
 from kbtool.values import Unsettled
 from kbtool.vectorise import Vectorised
 from kbtool.vectors import TooLarge
 
-
-class Graph:
-    """The triples of a batch: a relation for each predicate. Relations of the knowledge are shared until written to."""
-
-    def __init__(self, terms: Terms, relations: dict[int, Relation], shared: Graph | None = None) -> None:
-        self.terms, self.relations = terms, relations
-        self._own = set() if shared is not None else set(relations)
-        self._whole: dict[str, tuple[Index, Column]] = {}
-
-    @property
-    def large(self) -> bool:
-        """Whether it pays to think about the order of joins."""
-        return len(self.terms.tokens) > _LARGE
-
-    def copy(self) -> Graph:
-        """A graph with the same triples, to which others can be added."""
-        return Graph(self.terms.copy(), dict(self.relations), self)
-
-    def add(self, subjects: Column, predicate: int, objects: Column | int) -> None:
-        """Add triples of one predicate."""
-        if predicate not in self._own:
-            known = self.relations.get(predicate)
-            self.relations[predicate] = known.copy() if known is not None else Relation()
-            self._own.add(predicate)
-        self.relations[predicate].add(subjects, objects)
-        self._whole.clear()
-
-    def pairs(self, predicate: int) -> Iterable[tuple[int, int]]:
-        """Subjects and objects of a predicate."""
-        relation = self.relations.get(predicate)
-        keys = relation.keys() if relation is not None else NONE
-        return zip((keys >> 32).tolist(), (keys & 0xFFFFFFFF).tolist(), strict=True)
-
-    def objects(self, predicate: int, subject: int) -> Iterable[int]:
-        """The objects of a subject."""
-        relation = self.relations.get(predicate)
-        return relation.forward().of(subject).tolist() if relation is not None else ()
-
-    def about(self, node: int) -> Iterable[tuple[int, int]]:
-        """Predicates and objects of a node."""
-        index, objects = self.by_subject()
-        _, places = index.places(np.array([node]))
-        return zip(index.others[places].tolist(), objects[places].tolist(), strict=True)
-
-    def by_subject(self) -> tuple[Index, Column]:
-        """All triples by subject: an index of predicates, and the objects in the same order."""
-        return self._all("subject")
-
-    def by_object(self) -> tuple[Index, Column]:
-        """All triples by object: an index of predicates, and the subjects in the same order."""
-        return self._all("object")
-
-    def _all(self, side: str) -> tuple[Index, Column]:
-        if side not in self._whole:
-            keys = [(number, relation.keys()) for number, relation in self.relations.items()]
-            predicates = np.concatenate([np.full(len(k), number) for number, k in keys])
-            together = np.concatenate([k for _, k in keys])
-            subjects, objects = together >> 32, together & 0xFFFFFFFF
-            first, other = (subjects, objects) if side == "subject" else (objects, subjects)
-            order = np.argsort(first, kind="stable")
-            self._whole[side] = Index(first[order], predicates[order]), other[order]
-        return self._whole[side]
-
-
-class Solutions:
-    """A table of solutions: a column for each variable, or one number where all are the same. 0 is unbound."""
-
-    __slots__ = ("columns", "n")
-
-    def __init__(self, n: int, columns: dict[str, Column | int]) -> None:
-        self.n, self.columns = n, columns
-
-    def column(self, name: str) -> Column:
-        """A column in full."""
-        found = self.columns.get(name, 0)
-        return np.full(self.n, found, dtype=np.int64) if isinstance(found, int) else found
-
-    def take(self, rows: Column | Mask, n: int | None = None) -> Solutions:
-        """Some of the rows."""
-        if n is None:
-            n = int(np.count_nonzero(rows)) if rows.dtype == np.bool_ else len(rows)
-        return Solutions(n, {k: c if isinstance(c, int) else c[rows] for k, c in self.columns.items()})
-
-    def only(self, names: frozenset[str]) -> Solutions:
-        """Without the columns that nobody uses any more."""
-        return Solutions(self.n, {k: c for k, c in self.columns.items() if k in names or k == "#row"})
-
-    def with_column(self, name: str, column: Column | int) -> Solutions:
-        """With one more column."""
-        return Solutions(self.n, {**self.columns, name: column})
-
-
-_NOTHING = Solutions(0, {})
 _APART = 10.0
 """A pattern that shares no variable with what is joined so far looks so many times larger than it is."""
 _MANY = 500
 """From so many solutions on it pays to leave out columns that are not used any more."""
-_LARGE = 30_000
-"""With more terms than this, orders of joins are looked for and kept."""
 _SOME = 16
 """With more solutions than this expressions are computed for all of them at once, where they can be."""
 _FEW = 256
 """Up to so many solutions the size of a join with classes is counted, above it is guessed from averages."""
-
-
-def together(tables: Sequence[Solutions], names: Iterable[str] | None = None) -> Solutions:
-    """Tables below each other."""
-    tables = [table for table in tables if table.n]
-    if not tables:
-        return _NOTHING
-    if len(tables) == 1:
-        return tables[0]
-    chosen = dict.fromkeys(name for table in tables for name in table.columns) if names is None else names
-    columns: dict[str, Column | int] = {}
-    for name in chosen:
-        parts = [table.columns.get(name, 0) for table in tables]
-        first = parts[0]
-        if isinstance(first, int) and all(isinstance(part, int) and part == first for part in parts):
-            columns[name] = first
-        else:
-            columns[name] = np.concatenate([table.column(name) for table in tables])
-    return Solutions(sum(table.n for table in tables), columns)
-
-
-def cross(left: Solutions, right: Solutions) -> Solutions:
-    """Each row with each."""
-    rows = np.repeat(np.arange(left.n), right.n)
-    others = np.tile(np.arange(right.n), left.n)
-    return Solutions(left.n * right.n, {**left.take(rows, len(rows)).columns, **right.take(others, len(others)).columns})
-
-
-def joined(left: Solutions, right: Solutions) -> Solutions:
-    """The natural join of two tables in which the shared variables are bound."""
-    shared = [name for name in right.columns if name in left.columns]
-    if not shared:
-        return cross(left, right)
-    code_left, code_right = np.zeros(left.n, dtype=np.int64), np.zeros(right.n, dtype=np.int64)
-    for name in shared:
-        one, other = left.column(name), right.column(name)
-        if not (one.all() and other.all()):
-            raise Unsettled(f"a join over {name}, which is not always bound")
-        pairs = np.concatenate(((code_left << 32) | one, (code_right << 32) | other))
-        _, codes = np.unique(pairs, return_inverse=True)
-        code_left, code_right = codes[: left.n], codes[left.n :]
-    order = np.argsort(code_right, kind="stable")
-    rows, found = Index(code_right[order], order).expand(code_left)
-    new = {k: c if isinstance(c, int) else c[found] for k, c in right.columns.items() if k not in left.columns}
-    return Solutions(len(rows), {**left.take(rows, len(rows)).columns, **new})
 
 
 class Evaluator:
@@ -211,7 +72,7 @@ class Evaluator:
         waiting = plan.tests
         for number, step in enumerate(plan.steps):
             if not found.n:
-                return _NOTHING
+                return NOTHING
             if step.kind == "join":
                 found, waiting = self.join(step.patterns, found, waiting, number, plan.keep[number])
             else:
@@ -298,7 +159,7 @@ class Evaluator:
             column = found.columns.get(test.inputs[0], 0)
             if isinstance(column, int):
                 passes = (column in test.members) != test.negated and column != 0
-                return found if passes else _NOTHING
+                return found if passes else NOTHING
             mask = column == test.members[0]
             for number in test.members[1:]:
                 mask |= column == number
@@ -411,7 +272,7 @@ class Evaluator:
                 table = Solutions(rows.shape[1], {name: rows[i] for i, name in enumerate(plan.columns)})
             return table
         if not found.n:
-            return _NOTHING
+            return NOTHING
         codes = np.zeros(found.n, dtype=np.int64)
         for name in plan.keys:
             _, codes = np.unique((codes << 32) | found.column(name), return_inverse=True)
@@ -475,7 +336,7 @@ class Evaluator:
                 costs = [self.cost(pattern, found) for pattern in remaining]
                 least = min(costs)
                 if least == 0:
-                    return _NOTHING, tests
+                    return NOTHING, tests
                 place = costs.index(least)
                 chosen = remaining[place]
                 remaining = [*remaining[:place], *remaining[place + 1 :]]
@@ -483,14 +344,14 @@ class Evaluator:
                 found = found.only(keep.union(chosen.names, *(pattern.names for pattern in remaining)))
             found = self.extend(chosen, found)
             if not found.n:
-                return _NOTHING, tests
+                return NOTHING, tests
             if tests:
                 left = []
                 for test in tests:
                     if test.settled <= number and test.names <= found.columns.keys():
                         found = self.filter(test, found)
                         if not found.n:
-                            return _NOTHING, tests
+                            return NOTHING, tests
                     else:
                         left.append(test)
                 tests = left
@@ -626,7 +487,7 @@ class Evaluator:
         zero = pattern.path is not None and pattern.path.zero
         if relation is None:
             if not zero:
-                return _NOTHING
+                return NOTHING
             relation = Relation()
         subject, target = self.bound(pattern.subject, found), self.bound(pattern.object, found)
         for each in (subject, target):
@@ -689,7 +550,7 @@ class Evaluator:
         """A pattern of which both ends are bound."""
         if isinstance(subject, int) and isinstance(target, int):
             holds = bool(relation.have(np.array([subject]), target)[0]) or (zero and subject == target)
-            return found if holds else _NOTHING
+            return found if holds else NOTHING
         subjects = np.full(found.n, subject, dtype=np.int64) if isinstance(subject, int) else subject
         mask = relation.have(subjects, target) if isinstance(target, int) else relation.contain(subjects, target)
         if zero:

@@ -16,7 +16,7 @@ import pyoxigraph as ox
 
 from kbtool.columns import NONE, Column, Terms, distinct
 from kbtool.derived import FLAGS, READ, Entry
-from kbtool.evaluate import Evaluator, Graph
+from kbtool.evaluate import Evaluator
 from kbtool.facts import PatientFacts
 from kbtool.judging import Doubt
 from kbtool.knowledge import Knowledge
@@ -25,6 +25,7 @@ from kbtool.plans import Pattern, Planner, Screen, UpdatePlan
 from kbtool.rows import Row, lexical, quads_of, rows_of
 from kbtool.rowwise import RowEvaluator, Triples
 from kbtool.shapes import CompiledConstraint
+from kbtool.solutions import Graph
 from kbtool.sparql import read_query, read_updates
 
 _EXACT = Context(prec=80)

@@ -116,8 +116,8 @@ _PARTS: dict[str, tuple[Callable[[Moments], Column], int, int]] = {
 class _Compiler:
     """Makes functions of rows; remembers what the variables have to be."""
 
-    def __init__(self, binds: Sequence[tuple[str, Expression]], names: frozenset[str], numbers: Terms) -> None:
-        self.binds, self.names, self.terms = dict(binds), names, numbers
+    def __init__(self, binds: Sequence[tuple[str, Expression]], names: frozenset[str], terms: Terms) -> None:
+        self.binds, self.names, self.terms = dict(binds), names, terms
         self.numbers: set[str] = set()
         self.moments: set[str] = set()
         self.texts: set[str] = set()
@@ -221,8 +221,8 @@ class _Compiler:
             def by_zone(rows: Rows) -> Truth:
                 found = moments(rows)
                 (values,) = function(len(found.zones), [found.zones])
-                true, known = (np.array([value is one for value in values])[found.places] for one in (True, None))
-                return v.settled(true, v.errors_of(known if known.any() else None, found.errors))
+                true, failed = (np.array([value is one for value in values])[found.places] for one in (True, None))
+                return v.settled(true, v.errors_of(failed if failed.any() else None, found.errors))
 
             return by_zone
         if self.is_moment(left) or self.is_moment(right):

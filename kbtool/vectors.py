@@ -214,8 +214,8 @@ def divided(a: Number, digits: int) -> Number:
 
 
 def floor(a: Number, divisor: int | None) -> Number:
-    """FLOOR, of a quotient where there is a divisor. The engines cut a quotient after 18 digits, which tells where a negative one
-    is smaller than that."""
+    """FLOOR, of a quotient where there is a divisor. The engines cut a quotient that is nearer to zero than 10**-18 to 0, so that
+    its floor is 0 where it should be -1; a divisor that can make one raises TooLarge."""
     by = 10**a.scale * (divisor or 1)
     if by > 10 ** (2 * DIGITS):
         raise TooLarge

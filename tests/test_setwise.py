@@ -20,7 +20,7 @@ import kbtool
 from kbtool import engine, setwise
 from kbtool.answer import PatientResult
 from kbtool.columns import Terms
-from kbtool.evaluate import Evaluator, Graph
+from kbtool.evaluate import Evaluator
 from kbtool.expressions import chained, compiled
 from kbtool.facts import Facts, FactsError, Reader
 from kbtool.knowledge import Knowledge, Step
@@ -28,6 +28,7 @@ from kbtool.plans import Planner
 from kbtool.rows import plain_table, rows_of
 from kbtool.rowwise import RowEvaluator, Triples
 from kbtool.setwise import Program
+from kbtool.solutions import Graph
 from kbtool.sparql import Bind, CannotRead, Filter, read_query, read_updates
 from kbtool.values import Unsettled, canonical, token_of, value_of
 

@@ -21,9 +21,10 @@ import kbtool
 from kbtool import setwise, vectors
 from kbtool.columns import Terms
 from kbtool.decoded import MOMENT, MOMENT_END, Decoded, may_be_moment, moments
-from kbtool.evaluate import _SOME, Evaluator, Graph, Solutions
+from kbtool.evaluate import _SOME, Evaluator
 from kbtool.plans import Plan, Planner
 from kbtool.rows import rows_of
+from kbtool.solutions import Graph, Solutions
 from kbtool.sparql import Call, CannotRead, Expression, read_query
 from kbtool.values import Moment, Unsettled, canonical, value_of
 from kbtool.vectorise import Vectorised

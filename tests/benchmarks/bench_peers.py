@@ -118,11 +118,11 @@ class Bench:
             reader = Reader()
             reader.add("<bench>", data, ox.RdfFormat.N_TRIPLES)
             found = engine.assess(knowledge, reader.facts(knowledge.graph), self.moment)
-            return {result.patient: of_json(result.to_json()) for result in found}
+            return {result.patient: of_json(result.data) for result in found}
 
         def from_fhir() -> Answers:
             found = engine.assess(knowledge, read_fhir(bundles, knowledge).facts(), self.moment)
-            return {result.patient: of_json(result.to_json()) for result in found}
+            return {result.patient: of_json(result.data) for result in found}
 
         for name, make in (("N-Triples", from_rdf), ("FHIR", from_fhir)):
             make()
