@@ -184,6 +184,35 @@ def test_other_encounters_do_not_count(elements: Json) -> None:
     assert place(patient(), visit(NORTH, LATER, **elements), visit(SOUTH, number=2)) == "Dialysis South"
 
 
+@pytest.mark.parametrize(
+    ("updated", "text"), [("2026-02-10T09:00:00Z", None), ("2026-02-10T07:00:00Z", "Dialysis North"), (None, None)]
+)
+@pytest.mark.parametrize("elements", [{"status": "cancelled"}, {"status": "entered-in-error"}, {"serviceProvider": None}])
+def test_of_two_versions_of_an_encounter_the_later_counts(updated: str | None, text: str | None, elements: Json) -> None:
+    first = visit(NORTH, meta={"lastUpdated": "2026-02-10T08:00:00Z"})
+    other = visit(**({"provider": NORTH, "meta": {"lastUpdated": updated} if updated else None} | elements))
+    for order in ([first, other], [other, first]):
+        found = one(patient(), *order)
+        assert places(found) == ([text] if text else [])
+        assert found.not_read == []
+
+
+@pytest.mark.parametrize(("later", "text"), [(True, "Dialysis South"), (False, "Dialysis North"), (None, None)])
+@pytest.mark.parametrize("start", [PERIOD["start"], LATER])
+def test_an_encounter_that_was_moved_to_another_unit(later: bool | None, text: str | None, start: str) -> None:
+    times = [f"2026-02-10T0{hour}:00:00Z" for hour in (8, 9 if later else 7)]
+    first, other = (
+        visit(provider, begun, meta={"lastUpdated": time} if later is not None else None)
+        for provider, begun, time in zip((NORTH, SOUTH), (PERIOD["start"], start), times, strict=True)
+    )
+    assert place(patient(), first, other) == place(patient(), other, first) == text
+
+
+def test_an_encounter_without_an_id_counts() -> None:
+    nameless = [{k: v for k, v in visit(*v).items() if k != "id"} for v in ((NORTH, PERIOD["start"]), (SOUTH, LATER))]
+    assert place(patient(), *nameless) == place(patient(), *nameless[::-1]) == "Dialysis South"
+
+
 def test_an_encounter_of_another_patient_tells_nothing() -> None:
     other = {"reference": "Patient/Q"}
     found = read_resources([patient(), {**patient(), "id": "Q"}, visit(NORTH, subject=other)], kb().knowledge)

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
+import pyoxigraph as ox
 import pytest
 from fhir_records import Writer, bundle, dumps
 from golden import Case, cases
@@ -19,10 +20,10 @@ import kbtool
 from kbtool import engine
 from kbtool.api import KnowledgeBase
 from kbtool.fhir.alike import WITHOUT_PART, Alike
-from kbtool.fhir.read import PatientRead, Read, loads, read, read_resources
+from kbtool.fhir.read import PatientRead, Read, Reading, loads, read, read_resources
 from kbtool.fhir.tables import tables
 from kbtool.fhir.translate import translator
-from kbtool.namespaces import CG, RDFS
+from kbtool.namespaces import CG, RDF, RDFS
 
 Json = dict[str, Any]
 
@@ -213,6 +214,64 @@ def test_observations_of_one_form_are_read_as_each_of_them_alone(code: str, disp
             assert said(read(sent.encode(), kb().knowledge)) == said(each_alone(sent.encode()))
 
 
+ALIKE = [1, True, 1.5, "1", "1.5", "True", None]
+"""Values in JSON of which Python takes some for equal that do not mean the same."""
+
+
+@pytest.mark.parametrize("code", ["2601-3", "718-7"])
+@pytest.mark.parametrize("place", ["display", "text", "status", "unit", "code", "extension"])
+def test_what_looks_equal_to_python_is_not_of_one_form(code: str, place: str) -> None:
+    def made(value: Any) -> Json:
+        one = observation(code, "A result")
+        part = {"display": one["code"]["coding"][0], "text": one["code"], "status": one}.get(place, one["valueQuantity"])
+        if place == "extension":
+            one["extension"] = [{"url": CG["value"].value, "valueCode": value}]
+        else:
+            part[place] = value
+        return one
+
+    for pair in permutations(ALIKE, 2):
+        sent = dumps(bundle([{"resourceType": "Patient", "id": "P"}, *(made(v) | {"id": f"o{n}"} for n, v in enumerate(pair))]))
+        translator.cache_clear()
+        assert said(read(sent, kb().knowledge)) == said(each_alone(sent)), pair
+
+
+DECIDING = [*sorted(WITHOUT_PART - {"resourceType", "meta", "subject"}), "meta.source", "subject.type", "valueQuantity.system"]
+
+
+@pytest.mark.parametrize("element", DECIDING)
+def test_an_element_that_a_knowledge_base_decides_by_is_part_of_the_form(element: str) -> None:
+    graph = ox.Store()
+    graph.extend(kb().knowledge.graph)
+    table, yes, no = ox.NamedNode("https://example.org/table"), ox.BlankNode(), ox.BlankNode()
+    for subject, predicate, value in (
+        (table, RDF["type"], CG["CodeTable"]),
+        (table, CG["atElement"], ox.Literal(element)),
+        (table, CG["ofResource"], ox.Literal("Observation")),
+        (table, CG["whenMissing"], CG["CannotBeTold"]),
+        (table, CG["hasRow"], yes),
+        (yes, CG["rowCode"], ox.Literal("yes")),
+        (yes, CG["readAs"], CG["Counts"]),
+        (table, CG["hasRow"], no),
+        (no, CG["rowCode"], ox.Literal("no")),
+        (no, CG["readAs"], CG["DoesNotCount"]),
+    ):
+        graph.add(ox.Quad(subject, predicate, value))
+    both = [observation("2601-3", "Magnesium") | {"id": f"o{n}"} for n in range(2)]
+    *path, last = element.split(".")
+    for one, code in zip(both, ("yes", "no"), strict=True):
+        body = one
+        for step in path:
+            body = body.setdefault(step, {})
+        body[last] = code
+    for order in (both, both[::-1]):
+        reading = Reading(graph)
+        reading.add(dumps(bundle([{"resourceType": "Patient", "id": "P"}, *order])))
+        (patient,) = reading.finish().patients.values()
+        assert len([row for row in patient.rows if row[1] == str(CG["time"])]) == 1
+        assert ["does not count" in n.reason for n in patient.not_read] == [True]
+
+
 def test_many_observations_are_read_by_their_form() -> None:
     filled, fill = [0], Alike.fill
 
@@ -329,7 +388,7 @@ def variants() -> Iterator[Variant]:
         sent: list[Json] = []
         made: list[tuple[str, str, str]] = []
         for name in some:
-            sent += resources(name)
+            sent.append(bundle(resources(name)))
             for number, resource in enumerate(resources(name)):
                 if resource["resourceType"] == "Patient":
                     continue
@@ -338,7 +397,7 @@ def variants() -> Iterator[Variant]:
                 changed = json.loads(text)
                 changed[0]["id"] = copy
                 SPOILS[number % len(SPOILS)](changed[number])
-                sent += changed
+                sent.append(bundle(changed))
                 made.append((name, copy, f"{resource['resourceType']}/{resource['id']}"))
         found = read_resources(sent, kb().knowledge)
         assert not found.stray

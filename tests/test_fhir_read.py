@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import kbtool
 from kbtool import engine
 from kbtool.api import KnowledgeBase
 from kbtool.facts import Facts, FactsError, Reader
+from kbtool.fhir.documents import documents
 from kbtool.fhir.read import NotRead, PatientRead, Read, read, read_resources, understood
 from kbtool.fhir.tables import tables
 from kbtool.namespaces import CG, local_name
@@ -1135,6 +1137,8 @@ def test_an_order_in_draft_is_stopped() -> None:
 
 # --- Whose it is -----------------------------------------------------------------------------------
 
+EARLIER, MEANWHILE, LATER = (f"2026-02-10T{hour}:00:00Z" for hour in ("07", "08", "09"))
+
 
 def strays(*entries: Json) -> list[NotRead]:
     return read(
@@ -1234,10 +1238,38 @@ def test_ids_are_those_of_the_patient() -> None:
     assert len(found.origins) == 2
 
 
-def test_one_address_belongs_to_one_patient() -> None:
-    url = "https://ehr.example.org/Observation/r1"
-    entries = [{"fullUrl": url, "resource": observation(subject={"reference": f"Patient/{p}"})} for p in ("P", "Q")]
-    assert "another patient" in strays(*entries)[0].reason
+@pytest.mark.parametrize("url", ["https://ehr.example.org/Observation/r1", None])
+@pytest.mark.parametrize("kind", ["Bundle", "loose"])
+@pytest.mark.parametrize("later", [LATER, EARLIER, None])
+@pytest.mark.parametrize("other", [{}, {"code": coded(LOINC, "718-7", "Hemoglobin")}])
+def test_one_address_belongs_to_one_patient(url: str | None, kind: str, later: str | None, other: Json) -> None:
+    """A result that was filed under the wrong patient and moved: neither has it as a fact, and one is told so."""
+    if url and kind == "loose":
+        return
+    meta = [{"lastUpdated": MEANWHILE}, {"lastUpdated": later} if later else {}]
+    sent = [
+        observation(subject={"reference": "Patient/P"}, meta=meta[0]),
+        observation(subject={"reference": "Patient/Q"}, meta=meta[1], **other),
+    ]
+    people = [{"resourceType": "Patient", "id": p} for p in ("P", "Q")]
+    for order in (sent, sent[::-1]):
+        entries = [{"resource": p} for p in people] + [{"fullUrl": url, "resource": r} for r in order]
+        found = read_resources(
+            [*people, *order] if kind == "loose" else [{"resourceType": "Bundle", "type": "collection", "entry": entries}],
+            kb().knowledge,
+        )
+        assert [names(p) for p in found.patients.values()] == [[], []]
+        told = [n for n in (*found.stray, *(n for p in found.patients.values() for n in p.not_read)) if n.matters]
+        assert {n.concept for n in told} == {"SerumMagnesium"}
+        assert all("another patient has" in n.reason for n in told)
+        assert len(told) == (1 if other else 2)
+
+
+def test_a_drug_that_another_patient_has_too_may_be_taken() -> None:
+    sent = [statement(subject={"reference": f"Patient/{p}"}) for p in ("P", "Q")]
+    (first,) = read_resources([bundle(sent)], kb().knowledge).patients.values()
+    assert first.reference == "Patient/P"
+    assert [local_name(q.object.value) for q in first.quads if q.predicate == CG["mayHave"]] == ["Baclofen"]
 
 
 @pytest.mark.parametrize(
@@ -1286,6 +1318,92 @@ def test_two_versions_of_one_resource(one_meta: str | None, other_meta: str | No
     assert [e.matters for e in patient.not_read] == ([] if value else [True])
 
 
+STATING_NOTHING: list[Json] = [
+    {"code": coded(LOINC, "718-7", "Hemoglobin")},
+    {"code": coded("urn:local", "mag")},
+    {"code": coded("urn:local", "panel"), "valueQuantity": None, "hasMember": [{"reference": "Observation/x"}]},
+]
+
+
+@pytest.mark.parametrize("other", STATING_NOTHING)
+@pytest.mark.parametrize(
+    ("updated", "value", "matters"), [(LATER, [], []), (EARLIER, ["1.4"], []), (MEANWHILE, [], [True]), (None, [], [True])]
+)
+@pytest.mark.parametrize("url", ["https://ehr.example.org/Observation/r1", None])
+def test_a_version_that_states_nothing_is_one_too(
+    other: Json, updated: str | None, value: list[str], matters: list[bool], url: str | None
+) -> None:
+    known = observation(meta={"lastUpdated": MEANWHILE})
+    unknown = observation(meta={"lastUpdated": updated} if updated else None, **other)
+    # Others before them, so that the form of each is known.
+    before = [observation(id=f"b{n}", **elements) for n, elements in enumerate([{}, other])]
+    for order in ([known, unknown], [unknown, known]):
+        entries = [{"resource": {"resourceType": "Patient", "id": "P"}}, *({"resource": r} for r in before)]
+        entries += [{"fullUrl": url, "resource": r} for r in order]
+        sent = json.dumps({"resourceType": "Bundle", "type": "history", "entry": entries}).encode()
+        (patient,) = read(sent, kb().knowledge).patients.values()
+        assert [f["value"] for f in facts(patient)] == ["1.4", *value]
+        assert [n.matters for n in patient.not_read] == matters
+        assert all(n.concept == "SerumMagnesium" and "two versions" in n.reason for n in patient.not_read)
+
+
+def test_what_a_version_might_state_is_noted_where_the_later_one_cannot_be_told() -> None:
+    strange = statement(modifierExtension=[{"url": "https://example.org/x"}])
+    unknown = statement(medicationCodeableConcept=coded(RXNORM, "161", "acetaminophen"))
+    other = statement(medicationCodeableConcept=coded(DK, "AluminiumHydroxide"))
+    assert names(one(other)) == ["AluminiumHydroxide"]
+    for order, noted in (
+        ([strange, unknown], ["Baclofen"]),
+        ([strange, other], ["AluminiumHydroxide", "Baclofen"]),
+        ([strange, other, unknown], ["AluminiumHydroxide", "Baclofen"]),
+    ):
+        for turned in permutations(order):
+            patient = one(*turned)
+            assert sorted((n.concept, n.matters) for n in patient.not_read) == [(name, True) for name in noted]
+            assert [local_name(q.object.value) for q in patient.quads if q.predicate == CG["mayHave"]] == noted
+
+
+def test_each_class_that_two_versions_state_is_noted() -> None:
+    potassium = {"code": coded(LOINC, "2823-3"), "valueQuantity": quantity(4, "mmol/L")}
+    found = one(observation(), observation(**potassium)).not_read
+    assert sorted(str(n.concept) for n in found) == ["SerumMagnesium", "SerumPotassium"]
+
+
+def test_versions_of_a_finding_that_differ_in_time_differ() -> None:
+    """Seen at one time, the finding is there; at the other, a later observation has told that it is not."""
+    versions = [_seen("a", True, EARLIER), _seen("a", True, LATER)]
+    patient = one(*versions, _seen("b", False, MEANWHILE))
+    assert names(patient) == []
+    assert [n.matters for n in patient.not_read if "two versions" in n.reason] == [True]
+
+
+def test_versions_that_state_nothing_which_counts_are_no_trouble() -> None:
+    withdrawn = observation(status="entered-in-error")
+    for other in (observation(status="cancelled"), observation(code=coded(LOINC, "718-7", "Hemoglobin"))):
+        patient = one(withdrawn, other)
+        assert names(patient) == []
+        assert patient.not_read
+        assert not any(n.matters for n in patient.not_read)
+
+
+@pytest.mark.parametrize(
+    ("versions", "value"),
+    [
+        ([(EARLIER, 1.4), (LATER, 1.4), (MEANWHILE, 9)], "1.4"),
+        ([(EARLIER, 1.4), (MEANWHILE, 1.4), (LATER, 9)], "9"),
+        ([(EARLIER, 1.4), (MEANWHILE, 9), (LATER, 1.4)], "1.4"),
+        ([(EARLIER, 1.4), (None, 1.4), (LATER, 9)], None),
+    ],
+)
+def test_three_versions_of_one_resource(versions: list[tuple[str | None, float]], value: str | None) -> None:
+    for order in permutations(versions):
+        patient = one(
+            *(observation(valueQuantity=quantity(n, "mg/dL"), meta={"lastUpdated": m} if m else None) for m, n in order)
+        )
+        assert [f["value"] for f in facts(patient)] == ([value] if value else [])
+        assert [n.matters for n in patient.not_read] == ([] if value else [True])
+
+
 def test_a_resource_that_comes_twice_counts_once() -> None:
     assert names(one(observation(), observation())) == ["SerumMagnesium"]
 
@@ -1325,6 +1443,34 @@ def test_what_modifies_one_resource_does_not_touch_another() -> None:
     (patient,) = read(data, kb().knowledge).patients.values()
     assert names(patient) == ["MuscleSpasm"]
     assert len(patient.not_read) == 1
+
+
+def _escaped(word: str) -> list[str]:
+    """A word as JSON can write it with one letter escaped."""
+    codes = [(n, f"{ord(letter):04x}") for n, letter in enumerate(word)]
+    return [f"{word[:n]}\\u{code}{word[n + 1 :]}" for n, low in codes for code in {low, low.upper()}]
+
+
+def test_a_modifier_is_seen_however_it_is_written() -> None:
+    word = "modifierExtension"
+    marked = [e | {word: [{"url": "https://example.org/x"}]} for e in (observation(), condition(id="c"))]
+    person = {"resourceType": "Patient", "id": "P"}
+    for written in (word, *_escaped(word)):
+        assert json.loads(f'"{written}"') == word
+        for sent in (dumps(bundle([person, *marked])), b"\n".join(map(dumps, (person, *marked)))):
+            data = sent.replace(word.encode(), written.encode())
+            (patient,) = read(data, kb().knowledge).patients.values()
+            assert names(patient) == [], written
+            assert [n.matters for n in patient.not_read] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "known"), [("µ and ä", True), ("\u6d41", True), ("modifierExtension", False), ("\\u006d", False)]
+)
+def test_letters_of_other_alphabets_do_not_slow_reading_down(text: str, known: bool) -> None:
+    sent = json.dumps(observation(note=[{"text": text}])).encode()
+    assert [plain for _, plain in documents(sent)] == [known]
+    assert [plain for _, plain in documents(sent + b"\n" + sent)] == [known, known]
 
 
 def test_a_resource_without_id_is_read() -> None:

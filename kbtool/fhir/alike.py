@@ -6,7 +6,9 @@ element that is not known to be one of these, or to play no part in reading, has
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import lru_cache
+from types import NoneType
 from typing import Any, NamedTuple
 
 from kbtool.fhir.outcomes import TIME, UNIT, VALUE, Fact, Outcome, Pair, number_term, time_term
@@ -39,10 +41,11 @@ WITHOUT_PART = frozenset(
         "referenceRange",
     ]
 )
-"""Elements of an Observation that decide nothing about what it states."""
+"""Elements of an Observation that decide nothing about what it states, unless a knowledge base says so."""
 
 _NEEDED = frozenset(("code", "status", "valueQuantity", "effectiveDateTime"))
 _QUANTITY = frozenset(("value", "unit", "system", "code"))
+_TEXT = frozenset((str, NoneType))
 _MOST = 4096
 
 
@@ -59,15 +62,18 @@ class Form(NamedTuple):
 
 
 class Alike:
-    """The forms that have been met."""
+    """The forms that have been met. deciding: elements, beside the status, by which the knowledge base tells whether an
+    observation counts; one that has such an element has no form."""
 
-    def __init__(self) -> None:
+    def __init__(self, deciding: Set[str] = frozenset()) -> None:
         self.forms: dict[Key, Form] = {}
+        self._known = (_NEEDED | WITHOUT_PART | {"extension"}) - deciding
+        self._usual = lru_cache(maxsize=1024)(self._is_usual)
 
     def find(self, resource: Json) -> tuple[Key | None, Form | None]:
         """Everything in an observation that plays a part, number and time apart, and what is known of such; None where the
         observation has no form."""
-        if not _usual(tuple(resource)):
+        if not self._usual(tuple(resource)):
             return None, None
         try:
             quantity, concept = resource["valueQuantity"], resource["code"]
@@ -82,11 +88,16 @@ class Alike:
                 resource["status"],
                 quantity.get("unit"),
                 quantity.get("code"),
-                *[_named(extension) for extension in resource.get("extension", ())],
+                *[part for extension in resource.get("extension", ()) for part in _named(extension)],
             )
-            return key, self.forms.get(key)
+            # Equal keys must mean the same: 1 equals True, and the Digits of a number the text of it.
+            return (key, self.forms.get(key)) if _TEXT.issuperset(map(type, key)) else (None, None)
         except (AttributeError, KeyError, TypeError, ValueError):
             return None, None
+
+    def _is_usual(self, keys: tuple[str, ...]) -> bool:
+        """Whether a resource with these elements has a form."""
+        return _NEEDED <= set(keys) <= self._known
 
     def fill(self, form: Form, resource: Json, outcome: Outcome) -> bool:
         """Read an observation by its form; False where number and time are not what they should be."""
@@ -117,12 +128,6 @@ class Alike:
         (fact,) = outcome.facts
         if fact.concept.kind == "Observation" and [prop for prop, _ in fact.pairs[:3]] == [VALUE, UNIT, TIME]:
             self.forms[key] = Form(outcome.code, fact.concept, fact.pairs[1], tuple(fact.pairs[3:]))
-
-
-@lru_cache(maxsize=1024)
-def _usual(keys: tuple[str, ...]) -> bool:
-    """Whether a resource with these elements has a form."""
-    return _NEEDED <= set(keys) <= _NEEDED | WITHOUT_PART | {"extension"}
 
 
 def _named(extension: Json) -> tuple[str, str]:

@@ -20,6 +20,8 @@ _IRI = re.compile(r"(https?://|urn:(uuid|oid):)[^\x00-\x20<>\"{}|\\^`]+")
 _PLAIN_IRI = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(/[A-Za-z0-9._~-]+)+|urn:uuid:[0-9a-fA-F-]{36}")
 _RELATIVE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}")
 _HISTORY = re.compile(r"/_history/[^/]*$")
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+"""A letter of ASCII as JSON can also write it."""
 
 
 def _constant(name: str) -> Any:
@@ -58,7 +60,7 @@ def is_fhir(data: bytes) -> bool:
 
 def documents(data: bytes, name: str = "<bytes>") -> Iterator[tuple[Json, bool]]:
     """The resources and Bundles of a file: one JSON object, or NDJSON with one a line; with each, whether it is plain, which
-    is to hold no modifierExtension. Raises FactsError."""
+    is to be known to hold no modifierExtension. Raises FactsError."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     if not data.strip():
         raise FactsError(f"{name}: the file is empty")
@@ -69,7 +71,7 @@ def documents(data: bytes, name: str = "<bytes>") -> Iterator[tuple[Json, bool]]
     except (ValueError, RecursionError):
         first, many = None, False
     if not many:
-        yield _resource(first if first is not None else loads(data, name), name), b"modifierExtension" not in data
+        yield _resource(first if first is not None else loads(data, name), name), _plain(data)
         return
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
@@ -78,7 +80,11 @@ def documents(data: bytes, name: str = "<bytes>") -> Iterator[tuple[Json, bool]]
                 found = _decoder.decode(line.decode("utf-8"))
             except (ValueError, RecursionError):
                 found = loads(line, where)
-            yield _resource(found, where), b"modifierExtension" not in line
+            yield _resource(found, where), _plain(line)
+
+
+def _plain(data: bytes) -> bool:
+    return b"modifierExtension" not in data and _ESCAPED_LETTER.search(data) is None
 
 
 def _resource(found: Any, where: str) -> Json:
@@ -133,10 +139,14 @@ class Entry:
 
 
 class Scope:
-    """Resources that can refer to each other: those of a Bundle, or those that stand alone."""
+    """Resources that can refer to each other: those of a Bundle, or those that stand alone.
+
+    owners: by the IRI of a resource without a fullUrl, that of its patient. Another scope may use the same ids for others.
+    """
 
     def __init__(self, above: Scope | None = None) -> None:
         self.above = above
+        self.owners: dict[str, str] = {}
         self.by_url: dict[str, Entry] = {}
         self.by_tail: dict[str, Entry | None] = {}
         self.by_identifier: dict[tuple[str, str], set[str]] = {}

@@ -22,7 +22,7 @@ class Observations(ResourceReader):
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
-        self.alike = Alike()
+        self.alike = Alike({table.path[0] for table in self.status_of.get("Observation", ())} - {"status"})
 
     def observation(self, resource: Json, outcome: Outcome) -> None:
         """What an observation and its components state."""

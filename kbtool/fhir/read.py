@@ -232,9 +232,12 @@ class Reading:
             if outcome.facts or outcome.not_read:
                 self._lose(outcome, whose)
             return
-        if entry.full_url and self._owners.setdefault(entry.full_url, whose[0]) != whose[0]:
-            self._lose(outcome, "another patient has a resource of the same address, and whose it is cannot be told")
-            return
+        if entry.iri:
+            owner = (self._owners if entry.full_url else scope.owners).setdefault(entry.iri, whose[0])
+            if owner != whose[0]:
+                self.records[owner].disown(entry.iri)
+                self._lose(outcome, "another patient has a resource of the same address, and whose it is cannot be told")
+                return
         self._record(*whose).add(entry, outcome)
 
     def _must_wait(self, entry: Entry, subject: Any, scope: Scope) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from kbtool.fhir.documents import Entry
 from kbtool.fhir.elements import dicts, stated_value
 from kbtool.fhir.outcomes import Fact, NotRead, Outcome, text_term
-from kbtool.fhir.places import Place, Visit, treated_at
+from kbtool.fhir.places import Place, treated_at
 from kbtool.fhir.tables import Concept, Tables
 from kbtool.fhir.times import seconds
 from kbtool.fhir.values import UnusableError
@@ -25,13 +25,14 @@ _DATETIME = f"^^<{XSD['dateTime'].value}>"
 
 
 class _Kept:
-    """An outcome in the record. key: the IRI of its resource. iri: that of its facts. The resource itself is let go."""
+    """An outcome in the record. key: the IRI of its resource. iri: that of its facts. The resource itself is let go. One that
+    states nothing is kept too: it may be the later version of one that does."""
 
-    __slots__ = ("code", "facts", "iri", "key", "not_read", "reference", "updated")
+    __slots__ = ("code", "facts", "iri", "key", "not_read", "reference", "updated", "visit")
 
     def __init__(self, entry: Entry, outcome: Outcome, iri: str) -> None:
         self.reference, self.code, self.facts, self.not_read = outcome.reference, outcome.code, outcome.facts, outcome.not_read
-        self.key, self.iri = entry.iri or iri, iri
+        self.key, self.iri, self.visit = entry.iri or iri, iri, outcome.visit
         meta = entry.resource.get("meta")
         updated = meta.get("lastUpdated") if isinstance(meta, dict) else None
         self.updated = updated if isinstance(updated, str) else None
@@ -45,7 +46,6 @@ class Record:
         self.not_read: list[NotRead] = []
         self.unneeded: dict[str, int] = {}
         self._kept: dict[str, _Kept] = {}
-        self._visits: list[Visit] = []
         self._kept_by: list[Place] = []
         self._stated_places: list[str] = []
         self._places = tables.properties.get(_TREATED_AT[1:-1])
@@ -84,22 +84,34 @@ class Record:
         """Take what a resource gives. A resource that comes twice counts once; of two versions the later one counts."""
         for label in outcome.unneeded:
             self.unneeded[label] = self.unneeded.get(label, 0) + 1
-        if outcome.visit is not None:
-            self._visits.append(outcome.visit)
-        if not outcome.facts and not outcome.not_read:
+        if entry.iri is None and not (outcome.facts or outcome.not_read or outcome.visit):
             return
         kept = _Kept(entry, outcome, entry.full_url or f"{self.iri}/{entry.tail or f'{entry.kind}-{len(self._kept) + 1}'}")
-        key = kept.key
-        other = self._kept.setdefault(key, kept)
-        if other is kept or _says(other) == _says(kept):
+        other = self._kept.setdefault(kept.key, kept)
+        if other is kept:
             return
-        if other.updated and kept.updated and _later(kept.updated, other.updated) is not None:
-            self._kept[key] = kept if _later(kept.updated, other.updated) else other
-        else:
-            near = next((f.concept.name for f in (*kept.facts, *other.facts)), None)
-            reason = "two versions of it differ, and which is the later one cannot be told"
-            kept.facts, kept.not_read, kept.updated = [], [NotRead(kept.reference, reason, kept.code, near)], None
-            self._kept[key] = kept
+        later = _later(kept.updated, other.updated) if kept.updated and other.updated else None
+        if _says(other) == _says(kept):
+            later = later or kept.updated is None
+        elif later is None:
+            self._refuse("two versions of it differ, and which is the later one cannot be told", kept, other)
+        if later:
+            self._kept[kept.key] = kept
+
+    def disown(self, key: str) -> None:
+        """Use nothing of a resource, given by its IRI, that another patient has too."""
+        if key in self._kept:
+            self._refuse("another patient has it too, and whose it is cannot be told", self._kept[key])
+
+    def _refuse(self, reason: str, kept: _Kept, *others: _Kept) -> None:
+        """Keep one version of a resource without what it and the others state, and note each class that they touch."""
+        versions = (kept, *others)
+        touched = {n.concept: n.code for v in versions for n in v.not_read if n.matters}
+        touched |= {f.concept.name: v.code for v in versions for f in v.facts}
+        notes = [NotRead(kept.reference, reason, code, name) for name, code in touched.items()]
+        kept.not_read = notes or list(dict.fromkeys(n for v in versions for n in v.not_read))
+        kept.facts, kept.visit, kept.updated = [], None, None
+        self._kept[kept.key] = kept
 
     def rows(self, origins: dict[str, str], organizations: Mapping[str, str]) -> list[Row]:
         """The triples of the patient, those of the patient first. origins: gets the resource of each fact. organizations: their
@@ -138,7 +150,8 @@ class Record:
         """Where the patient is treated, as terms: as it is stated by our own property, otherwise as far as one can tell."""
         if self._stated_places or self._places is None:
             return dict.fromkeys(self._stated_places)
-        found = treated_at(self._kept_by, self._visits, organizations)
+        visits = [kept.visit for kept in self._kept.values() if kept.visit is not None]
+        found = treated_at(self._kept_by, visits, organizations)
         return [] if found is None else [text_term(found)]
 
     def _note(self, entry: NotRead) -> None:
@@ -259,7 +272,8 @@ def _owner(fact: Fact, treatments: list[tuple[_Kept, Fact, str]], tables: Tables
 
 def _says(kept: _Kept) -> tuple[Any, ...]:
     """What an outcome says, to compare two."""
-    return (*((f.concept.iri, f.part, tuple(f.pairs), f.absent, f.ended) for f in kept.facts), *kept.not_read)
+    facts = ((f.concept.iri, f.part, tuple(f.pairs), f.source, f.at, f.ended, f.absent, f.refers) for f in kept.facts)
+    return (*facts, *kept.not_read, kept.visit)
 
 
 def _later(one: str, other: str) -> bool | None:
