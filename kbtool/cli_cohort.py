@@ -51,7 +51,7 @@ def cohort(
     """Assess many patients, from files of any length, in many processes; what was stopped goes on at the next start.
 
     Refused patients are listed in OUT.refused.ndjson. Exit codes: 0 every fact was accepted, 1 something was refused or set
-    aside, 2 it could not run, or not read a file to its end.
+    aside, 2 it could not run, not read a file to its end, or found no patient.
 
     Example: kbtool cohort patients/ night.ndjson.gz -o night.parquet --summary
     """
@@ -80,9 +80,11 @@ def cohort(
                 typer.echo(f"{total.patients} patients in {output}, as of {about['asOf']}")
             for message in total.problems(output):
                 typer.echo(f"kbtool: {message}", err=True)
+            if nobody := not (total.patients or total.refused):
+                typer.echo("kbtool: no patient in the inputs", err=True)
         except CohortError as error:
             fail(str(error))
         except KeyboardInterrupt:
             typer.echo("kbtool: stopped; the same command goes on from here", err=True)
             raise typer.Exit(130) from None
-    raise typer.Exit(2 if total.unread else 1 if total.refused or total.not_accepted else 0)
+    raise typer.Exit(2 if total.unread or nobody else 1 if total.refused or total.not_accepted else 0)

@@ -19,12 +19,18 @@ _TYPE, _PATIENT = str(RDF["type"]), str(CG["Patient"])
 _MANY = 200
 """For more nodes than this all terms of the vocabulary are gathered to tell which of the nodes are among them."""
 
-Division = tuple[list[list[tuple[str, list[Row]]]], list[str]]
+_DEEP = 64
+"""Links one after the other that are followed for all patients at once; each takes a pass over everything."""
+
+Lost = tuple[list[str], list[str]]
+"""The nodes that speak of something the vocabulary knows and belong to nobody, sorted: those to report, from which the others
+can be reached; and all of them."""
+
+Division = tuple[list[list[tuple[str, list[Row]]]], Lost]
 
 
 def divided(rows: Iterable[Row], vocabulary: ox.Store) -> Division:
-    """Groups of patients that share no node with others, each patient with its triples; and the nodes that speak of something
-    the vocabulary knows and belong to nobody, sorted."""
+    """Groups of patients that share no node with others, each patient with its triples; and what belongs to nobody."""
     by_subject: defaultdict[str, list[Row]] = defaultdict(list)
     distinct = dict.fromkeys(rows)
     for row in distinct:
@@ -65,9 +71,9 @@ def divided(rows: Iterable[Row], vocabulary: ox.Store) -> Division:
     return list(groups.values()), _strays({s: by_subject[s] for s in by_subject.keys() - owner.keys()}, vocabulary)
 
 
-def divided_at_once(table: Table, vocabulary: ox.Store) -> tuple[list[tuple[str, Table]], list[str]] | None:
-    """The same for many triples at once, where no two patients share a node; None where some do. Each patient gets a part of
-    the table."""
+def divided_at_once(table: Table, vocabulary: ox.Store) -> tuple[list[tuple[str, Table]], Lost] | None:
+    """The same for many triples at once, where no two patients share a node; None where some do, or facts hang on facts in long
+    chains. Each patient gets a part of the table."""
     size, index = len(table.terms), table.index
     s, p, o = table.columns
     typed = p == index.get(_TYPE, -1)
@@ -81,11 +87,13 @@ def divided_at_once(table: Table, vocabulary: ox.Store) -> tuple[list[tuple[str,
     owner[patients] = np.arange(len(patients))
     steps = followed[o] & ~typed
     near, far = s[steps], o[steps]
-    while True:
+    for _ in range(_DEEP):
         new = (owner[near] >= 0) & (owner[far] < 0)
         if not new.any():
             break
         owner[far[new]] = owner[near[new]]
+    else:
+        return None
     if ((owner[near] != owner[far]) & (owner[near] >= 0)).any():
         return None
     rows = _once(s, p, o, size)
@@ -116,9 +124,24 @@ def _once(s: np.ndarray, p: np.ndarray, o: np.ndarray, size: int) -> np.ndarray:
     return np.sort(first)
 
 
-def _strays(lost: dict[str, list[Row]], vocabulary: ox.Store) -> list[str]:
-    speaking = {s for s, rows in lost.items() if _speaks(rows, vocabulary)}
-    return sorted(speaking - {o for s in speaking for _, _, o in lost[s] if o != s})
+def _strays(lost: dict[str, list[Row]], vocabulary: ox.Store) -> Lost:
+    speaking = sorted(s for s, rows in lost.items() if _speaks(rows, vocabulary))
+    among = set(speaking)
+    below = {s: [o for _, p, o in lost[s] if o in among and o != s and p != _TYPE] for s in speaking}
+    pointed = {o for targets in below.values() for o in targets}
+    kept: list[str] = []
+    seen: set[str] = set()
+    for start in (*(s for s in speaking if s not in pointed), *speaking):  # what is left then stands in circles or below one
+        if start in seen:
+            continue
+        kept.append(start)
+        waiting = [start]
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting += below[node]
+    return sorted(kept), speaking
 
 
 def _speaks(rows: list[Row], vocabulary: ox.Store) -> bool:

@@ -150,10 +150,12 @@ class Facts:
 
     groups: patients that share no node stand alone; patients that share one (which a shape refuses) stand together.
     strays: nodes that state something in the guideline language, and FHIR resources with the reason, that belong to no patient.
+    lost: these nodes together with those that can be reached from them.
     """
 
     groups: list[list[PatientFacts]]
     strays: list[str]
+    lost: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return sum(len(group) for group in self.groups)
@@ -297,21 +299,21 @@ class Reader:
         if self._table is not None and not self._rows and self._reading is None and not self._fhir:
             at_once = divided_at_once(self._table, vocabulary)
             if at_once is not None:
-                parts, strays = at_once
-                return Facts([[PatientFacts.of_rows(patient, part)] for patient, part in parts], strays)
+                parts, (strays, lost) = at_once
+                return Facts([[PatientFacts.of_rows(patient, part)] for patient, part in parts], strays, lost)
         self._flatten()
         from_fhir = self._from_fhir(vocabulary)
         recorded = {str(record.patient): record for group in from_fhir.groups for record in group}
         both = recorded.keys() & {s for s, _, _ in self._rows} if recorded and self._rows else set()
         for patient in both:
             self._rows += recorded[patient].rows()
-        divided_groups, strays = divided(self._rows, vocabulary)
+        divided_groups, (strays, lost) = divided(self._rows, vocabulary)
         groups = [[PatientFacts.of_rows(patient, mine) for patient, mine in group] for group in divided_groups]
         for record in (record for group in groups for record in group):
             if (name := str(record.patient)) in both:
                 record.not_read, record.not_needed = recorded[name].not_read, recorded[name].not_needed
         alone = [[record] for patient, record in recorded.items() if patient not in both]
-        return Facts([*groups, *alone], [*strays, *from_fhir.strays])
+        return Facts([*groups, *alone], [*strays, *from_fhir.strays], lost)
 
     def _flatten(self) -> None:
         """What was kept as a table, as rows."""

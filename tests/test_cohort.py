@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - a watch does not look at everything that it is told
-"""Cohorts: every form of input says the same, nobody is assessed on a part of his facts, and nothing is lost or doubled whoever
+"""Cohorts: every form of input says the same, nobody is assessed on a part of their facts, and nothing is lost or doubled whoever
 is killed."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import kbtool
 from kbtool.cli import app
 from kbtool.cohort import CohortError, Settings, Total, Watch, run
 from kbtool.cohort import ledger as ledgers
-from kbtool.cohort.cut import Vocabulary, whole
+from kbtool.cohort.cut import LINE, Vocabulary, whole
 from kbtool.cohort.inputs import batches, find
 from kbtool.cohort.progress import Lines
 from kbtool.cohort.stretch import Cutter, blocks_of
@@ -164,7 +164,7 @@ def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path: Path) -
     assert outs[0].read_bytes() == outs[1].read_bytes() == here.read_bytes() != b""
 
 
-# --- Nobody is assessed on a part of his facts -------------------------------------------------------
+# --- Nobody is assessed on a part of their facts -------------------------------------------------------
 
 
 def units_of(text: bytes, vocabulary: Vocabulary, want: int) -> list[Any]:
@@ -264,6 +264,25 @@ def test_a_stretch_is_read_where_it_stands(tmp_path: Path, vocabulary: Vocabular
     file.write_bytes(WHOLE.encode()[:-500])
     with pytest.raises(CohortError, match="was changed"):
         whole(stretches, vocabulary)
+
+
+def test_a_stretch_that_comes_in_short_reads_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "in.nt"
+    file.write_text(WHOLE)
+
+    class Short(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(1000 if size is None or size < 0 else min(size, 1000))
+
+        def readinto(self, buffer: Any, /) -> int:
+            return super().readinto(memoryview(buffer)[:1000])
+
+    def opened(path: str, mode: str, buffering: int = -1) -> Any:
+        return Short(path, mode) if buffering == 0 else io.BufferedReader(Short(path, mode))
+
+    monkeypatch.setattr("kbtool.cohort.units.open", opened, raising=False)
+    size = len(WHOLE.encode()) - 10
+    assert Stretch(b"", "in.nt", 0, 1, True, 1, size, str(file), 10).loaded().data == WHOLE.encode()[10:]
 
 
 @pytest.mark.parametrize("order", ["as made", "facts first"])
@@ -529,6 +548,240 @@ def test_facts_of_nobody_are_listed(tmp_path: Path) -> None:
     entry = next(e for e in refused(out) if e.get("node"))
     assert entry["node"] == "https://example.org/o"
     assert total.patients == 2
+
+
+# --- Where lines, names and files end ----------------------------------------------------------------
+
+A, HAS, KIND = f"<{made.TYPE}>", f"<{made.CG}hasFinding>", f"<{made.DK}Twitch>"
+PATIENT = f"<{made.CG}Patient>"
+
+
+def test_a_last_line_without_an_end_swallows_nothing(tmp_path: Path, kb: kbtool.KnowledgeBase, vocabulary: Vocabulary) -> None:
+    from kbtool.cohort.rooms import Refused, rooms
+
+    lines = [
+        f"<urn:x:1> {A} {PATIENT} .",
+        f"<urn:x:2> {HAS} _:f2 .",
+        f"_:f2 {A} {KIND} .",
+        f"<urn:x:2> {A} {PATIENT} .",
+        f"<urn:x:1> {HAS} <urn:x:f1> . # last",
+    ]
+    for ends in ("\n", "\r\n"):
+        (tmp_path / "in.nt").write_bytes(ends.join(lines).encode())
+        (batch,) = batches(find([tmp_path / "in.nt"]), vocabulary, 10)
+        refused_ = Refused()
+        (room,) = rooms(batch.units, kb.knowledge, refused_)
+        assert refused_.lines == []
+        assert sum(len(record.rows()) for group in room.facts.groups for record in group) == len(lines)
+        assert [unit.lines for unit in room.units] == [(1, 5), (2, 4)]
+
+
+def test_an_object_ends_with_its_line() -> None:
+    for line in (b"<urn:s> <urn:p> _:b1.", b"<urn:s> <urn:p> _:b1 .", b"<urn:s> <urn:p> _:b1.# a remark"):
+        for end in (b"\n", b"\r\n", b"\r", b""):
+            match = LINE.match(line + end + b"<urn:t> <urn:p> _:b2 .\n" if end else line)
+            assert match is not None
+            assert match[3] == b"_:b1"
+    assert LINE.match(b"<urn:s> <urn:p> _:b.1.\n")[3] == b"_:b.1"  # type: ignore[index]
+    assert LINE.match(b'_:b1\n<urn:p> "text" .\n') is None
+
+
+def test_blank_nodes_at_the_end_of_their_line_are_one_node(tmp_path: Path) -> None:
+    text = f"<urn:x:1> {A} {PATIENT} .\n<urn:x:1> {HAS} _:b1.\n_:b1 {A} {KIND} .\n"
+    (tmp_path / "in.nt").write_text(text)
+    out, _ = assessed(tmp_path, tmp_path / "in.nt")
+    assert list(answers(out)) == ["urn:x:1"]
+    assert refused(out) == []
+
+
+@pytest.mark.parametrize("size", [1, 500])
+@pytest.mark.parametrize("circle", [False, True])
+def test_a_patient_whose_facts_stand_below_facts_of_nobody_is_found(tmp_path: Path, size: int, circle: bool) -> None:
+    lines = made.n_triples(PEOPLE[0]).splitlines(keepends=True)
+    fact = f"<{made.BASE}fact/{PEOPLE[0].facts[-1].name}>"
+    about = [line for line in lines if line.startswith(fact)]
+    (tmp_path / "a.nt").write_text("".join(line for line in lines if line not in about) + made.n_triples(PEOPLE[1]))
+    back = f"{fact} <urn:x:of> <urn:x:t> .\n" if circle else ""
+    nobody = f"<urn:x:t> {A} <{made.DK}Haemodialysis> .\n<urn:x:t> <{made.CG}hasSetting> {fact} .\n"
+    (tmp_path / "b.nt").write_text("".join(about) + back + nobody)
+    out, _ = assessed(tmp_path, tmp_path / "a.nt", tmp_path / "b.nt", size=size)
+    found = {patient for patient, answer in answers(out).items() if "more than one place" in str(answer.get("refused"))}
+    assert found == {PEOPLE[0].iri}
+    told = [entry["node"] for entry in refused(out) if entry.get("node")]
+    assert told == ([min("urn:x:t", fact[1:-1])] if circle else ["urn:x:t"])
+
+
+def test_names_that_are_built_alike_do_not_collide() -> None:
+    names = [f"urn:h{n:03}AAAAAAA{a}BBB{b}CCC{c}" for n in range(100) for a in range(10) for b in range(10) for c in range(10)]
+    names += [
+        f"https://hospital.example/{kind}/{n:07}-{m}" for kind in ("Patient", "fact") for n in range(20_000) for m in (0, 1)
+    ]
+    assert len(set(ledgers.hashes(names).tolist())) == len(set(names))
+
+
+def broken_off(lines: list[str], vocabulary: Vocabulary) -> dict[str, bool]:
+    """For each patient whether they count as read in part, where a file breaks off after some lines."""
+    cutter = Cutter(vocabulary, "in.nt", 0, 100)
+    assert list(cutter.feed(["".join(lines).encode()])) == []
+    units = [unit for unit in cutter.rest("it breaks off") if not isinstance(unit, Stretch)]
+    return {name: unit.problem is not None for unit in units for name in unit.who}
+
+
+def test_where_a_file_breaks_off_nobody_counts_as_whole_who_may_not_be(vocabulary: Vocabulary) -> None:
+    people = [PEOPLE[n].iri for n in range(6)]
+    lines = [line for p in PEOPLE[:6] for line in ["# a patient\n", *made.n_triples(p).splitlines(keepends=True)]]
+    last = len(made.n_triples(PEOPLE[5]).splitlines())
+    for missing in range(last):
+        assert broken_off(lines[: len(lines) - missing], vocabulary) == {name: name == people[-1] for name in people}
+    by_predicate = sorted((line for line in lines if line[0] == "<"), key=lambda line: line.split()[1])
+    seen = set()
+    for end in range(5, len(by_predicate), 5):
+        found = broken_off(by_predicate[:end], vocabulary)
+        assert all(found.values()), end
+        seen.add(len(found))
+    assert max(seen) == 6
+    facts_later = [line for line in lines if line.startswith("<" + made.BASE + "Patient")]
+    assert all(broken_off(facts_later, vocabulary).values())
+
+
+def test_lines_are_counted_once_however_long_they_are(vocabulary: Vocabulary) -> None:
+    """A line that names the class of patients often is looked at once."""
+    import kbtool.cohort.stretch as stretches
+
+    class Counting:
+        calls = 0
+
+        def match(self, block: bytes, start: int) -> re.Match[bytes] | None:
+            self.calls += 1
+            return LINE.match(block, start)
+
+    counting, kept = Counting(), stretches.LINE
+    stretches.LINE = counting  # type: ignore[assignment]
+    try:
+        cutter = Cutter(vocabulary, "in.nt", 0, 5)
+        long = f'<urn:x:1> <urn:x:says> "{PATIENT * 50}" .\n<{made.CG}Patient> {A} {PATIENT} .\n'
+        (stretch,) = [*cutter.feed([long.encode()]), *cutter.rest()]
+    finally:
+        stretches.LINE = kept
+    assert counting.calls == 2
+    assert stretch.patients == 1
+
+
+def test_pieces_of_a_long_line_are_put_together_once() -> None:
+    class Pieces(io.BytesIO):
+        def __init__(self, pieces: list[bytes]) -> None:
+            super().__init__()
+            self.left = pieces[::-1]
+
+        def read1(self, size: int | None = -1) -> bytes:
+            return self.left.pop() if self.left else b""
+
+    copied = 0
+
+    class Heavy(bytes):
+        def __radd__(self, other: bytes) -> bytes:
+            nonlocal copied
+            copied += len(other)
+            return bytes(other) + bytes(self)
+
+    long = [b"x" * 1000] * 300
+    assert list(blocks_of(Pieces([*map(Heavy, long), Heavy(b"\nshort")]), "in.nt")) == [b"x" * 300_000 + b"\n", b"short"]
+    assert copied == 0
+    for text in (b"a\rb\r\nc\n\rd", b"a\r", b"\r\r\n\r", b"aa\r\n", b"ab"):
+        for size in (1, 2, 3):
+            pieces = [text[at : at + size] for at in range(0, len(text), size)]
+            found = list(blocks_of(Pieces(pieces), "in.nt"))
+            assert b"".join(found) == text
+            assert [line for block in found for line in block.splitlines(keepends=True)] == text.splitlines(keepends=True)
+
+
+def test_a_patient_in_two_documents_of_a_halved_task_is_answered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = list(made.cohort(8, seed=3, broken=0))
+    people[6].unit = helpers.POISON.decode()
+    lines = [json.dumps(made.json_ld(p)) for p in (*people, people[1], people[1])]
+    (tmp_path / "in.ndjson").write_text("\n".join(lines))
+    kept = helpers.attempt
+    monkeypatch.setattr(
+        helpers, "attempt", lambda units, *more: helpers.Lost("it failed") if helpers.poisoned(units) else kept(units, *more)
+    )
+    out, total = assessed(tmp_path, tmp_path / "in.ndjson", size=100)
+    assert len(answers(out)) == 7
+    assert list(answers(out)) == [p.iri for p in people if p is not people[6]]
+    assert "more than one place" in str(answers(out)[people[1].iri]["refused"])
+    assert [entry["line"] for entry in refused(out) if "more than one place" in entry["reason"]] == [2, 9, 10]
+    assert total.patients == 7
+    assert total.not_accepted == 2
+
+
+def test_a_patient_of_whom_processes_die_in_two_files_is_answered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison = made.patient(3, 1, 0.0)
+    poison.unit = helpers.POISON.decode()
+    for name, number in (("a.nt", 2), ("b.nt", 3)):
+        (tmp_path / name).write_text(made.n_triples(poison) + made.n_triples(made.patient(3, number, 0.0)))
+    kept = helpers.attempt
+    monkeypatch.setattr(
+        helpers, "attempt", lambda units, *more: helpers.Lost("it failed") if helpers.poisoned(units) else kept(units, *more)
+    )
+    out, total = assessed(tmp_path, tmp_path / "a.nt", tmp_path / "b.nt", size=100)
+    assert [name.rpartition("/")[2] for name in answers(out)] == ["p1", "p2", "p3"]
+    assert [entry["patient"] for entry in refused(out)] == [poison.iri] * 2
+    assert (total.patients, total.not_accepted) == (3, 1)
+
+
+def test_what_belongs_to_nobody_in_a_bundle_is_told_once(tmp_path: Path) -> None:
+    bundle = json.loads(made.bundle(made.patient(3, 0, 0.0)))
+    other = json.loads(json.dumps(next(e for e in bundle["entry"] if e["resource"]["resourceType"] == "Observation")))
+    other["resource"]["id"] = "lost"
+    del other["resource"]["subject"]
+    other.pop("fullUrl", None)
+    bundle["entry"].append(other)
+    (tmp_path / "in.ndjson").write_text(json.dumps(bundle))
+    out, _ = assessed(tmp_path, tmp_path / "in.ndjson")
+    (entry,) = refused(out)
+    assert "lost" in entry["reason"]
+    assert "node" not in entry
+
+
+def test_a_patient_whose_name_is_escaped_gets_their_own_line(tmp_path: Path) -> None:
+    text = f"<urn:x:1> {A} {PATIENT} .\n<urn:x:1> {HAS} _:a .\n<urn:x:\\u0042> {A} {PATIENT} .\n_:a {A} {KIND} .\n"
+    lost = f"<urn:x:lost> {A} {KIND} .\n"
+    wrong = "".join(f"<urn:x:\\{escape}> {A} {PATIENT} .\n" for escape in ("uD800", "UFFFFFFFF"))
+    (tmp_path / "in.nt").write_text(text + lost + wrong)
+    out, _ = assessed(tmp_path, tmp_path / "in.nt", form="parquet")
+    import pyarrow.parquet as pq
+
+    told = {row["patient"]: row["line"] for row in pq.read_table(out).to_pylist() if row["kind"] == "patient"}
+    assert told == {"urn:x:1": 1, "urn:x:B": 3}
+    assert {entry["patient"]: entry["line"] for entry in refused(out)} == {
+        None: None,
+        "urn:x:B": 3,
+        "urn:x:\\uD800": 6,
+        "urn:x:\\UFFFFFFFF": 7,
+    }
+    assert [(entry["node"], entry["line"]) for entry in refused(out) if "node" in entry] == [("urn:x:lost", None)]
+
+
+@pytest.mark.parametrize("partition", [False, True])
+def test_what_a_run_writes_is_not_read_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partition: bool) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    (folder / "in.nt").write_text(WHOLE)
+    settings = Settings(["in"], folder / "out.ndjson", as_of=AS_OF, size=6, partition=partition)  # one way of writing it
+    with pytest.raises(KeyboardInterrupt):
+        run_here(settings, Stop())
+    assert partition == bool(list(folder.rglob("sorted.nt")))
+    run_here(settings)
+    about, total = run_here(again(settings, inputs=[folder], out=Path("in/out.ndjson"), restart=True))  # and another
+    assert [Path(given["path"]).name for given in about["inputs"]] == ["in.nt"]
+    assert total.patients == len(PEOPLE)
+
+
+def test_problems_are_counted_in_plain_words() -> None:
+    out = Path("out.ndjson")
+    one, two = (Total(9, n, n, n, Counter()).problems(out) for n in (1, 2))
+    assert [words.split()[:2] for words in one] == [["1", "line"], ["1", "patient"], ["1", "file"]]
+    assert [words.split()[:2] for words in two] == [["2", "lines"], ["2", "patients"], ["2", "files"]]
 
 
 # --- Workers that die --------------------------------------------------------------------------------
@@ -916,6 +1169,13 @@ def call(*words: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+def test_inputs_without_a_patient_are_no_success(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.nt"
+    empty.write_text("")
+    code, said, told = call(str(empty), "-o", str(tmp_path / "out.ndjson"))
+    assert (code, told) == (2, "kbtool: no patient in the inputs\n"), said
+
+
 def test_exit_codes_and_nothing_about_patients_on_standard_error(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.nt", tmp_path / "bad.ttl"
     good.write_text("".join(made.n_triples(p) for p in made.cohort(3, broken=0)))
@@ -930,7 +1190,7 @@ def test_exit_codes_and_nothing_about_patients_on_standard_error(tmp_path: Path)
     bad.write_text(bad.read_text() + "<")
     code, _, err = call(str(bad), "-o", str(tmp_path / "c.ndjson"), "--as-of", AS_OF, "--jobs", "1", "--quiet")
     assert code == 2
-    assert "could not be read to their end" in err
+    assert "1 file could not be read to the end" in err
     assert (tmp_path / "c.ndjson").stat().st_size > 0
 
 

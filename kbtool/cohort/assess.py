@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import lru_cache
 
 import pyoxigraph as ox
@@ -96,7 +96,7 @@ def assess(units: list[Unit | Stretch], job: Job, scattered: Scattered = _NOBODY
         knowledge, Facts(groups, []), engine.parse_as_of(job.as_of), strict=job.strict, size=max(len(people), 1)
     )
     following, told = next(results, None), set(scattered.told)
-    for name, ward, (_, room, _) in zip(report.who, treated, people, strict=True):
+    for name, treated_at, (_, room, _) in zip(report.who, treated, people, strict=True):
         result = None
         if following is not None and following.patient == name:
             result, following = following, next(results, None)
@@ -105,7 +105,7 @@ def assess(units: list[Unit | Stretch], job: Job, scattered: Scattered = _NOBODY
             report.refuse(room.where(name), reason["message"], name, focus=reason["focus"], shape=reason["shape"] or None)
         if name not in told:
             report.not_accepted += result is None or not result.accepted
-            report.writer.add(answer, ward, room.where, result)
+            report.writer.add(answer, treated_at, room.where, result)
         told.add(name)
     if following is not None:
         raise AssertionError("an answer for a patient who was not asked about")
@@ -113,7 +113,7 @@ def assess(units: list[Unit | Stretch], job: Job, scattered: Scattered = _NOBODY
 
 
 def _written_down(report: _Report, places: list[Room], people: list[tuple[int, Room, PatientFacts]]) -> list[str | None]:
-    """Fill the ledger. Returns for each patient where he is treated, read from the same rows."""
+    """Fill the ledger. Returns for each patient where they are treated, read from the same rows."""
     book = report.book
     treated = []
     for ordinal, (number, room, record) in enumerate(people):
@@ -124,8 +124,9 @@ def _written_down(report: _Report, places: list[Room], people: list[tuple[int, R
         if unit is not None:
             book.labels(unit, ordinal)
     for number, room in enumerate(places):
+        for node in room.facts.lost:  # a patient elsewhere may point to any of them
+            book.stray(node.strip("<>"), _NO_PATIENT, number)
         for stray in (node.strip("<>") for node in room.facts.strays):
-            book.stray(stray, _NO_PATIENT, number)
             report.refuse(room.where(stray), "a fact that belongs to no patient, and was not read", node=stray)
         for unit in room.units:
             book.labels(unit, _NO_PATIENT)
@@ -134,18 +135,21 @@ def _written_down(report: _Report, places: list[Room], people: list[tuple[int, R
     return treated
 
 
-def lost(units: Iterable[Unit], job: Job, reason: str) -> Fragment:
-    """What stands for units that cannot be assessed, because the process that does it dies of them."""
+def lost(units: Iterable[Unit], job: Job, reason: str, told: Container[str] = ()) -> Fragment:
+    """What stands for units that cannot be assessed, because the process that does it dies of them. told: patients who get an
+    answer elsewhere."""
     report = _Report(job, knowledge_of(job.ontology, job.sha256))
     for number, unit in enumerate(units):
         report.book.unread(unit, _NO_PATIENT, number)
         room = Room(Facts([], []), [unit])
         for name in unit.who or (None,):
             report.refuse(room.where(""), reason, name)
-            report.not_accepted += 1
             if name is not None:
                 report.who.append(name)
-                report.writer.add(refusal(name, reason), None, room.where)
+            if name not in told:
+                report.not_accepted += 1
+                if name is not None:
+                    report.writer.add(refusal(name, reason), None, room.where)
     return report.fragment()
 
 
@@ -175,18 +179,20 @@ class Writer:
         self._json = _json()
         self._table = Table(job.as_of, self.labels) if job.form == "parquet" else None
 
-    def add(self, answer: Json, ward: str | None, where: Callable[[str], Where], result: PatientResult | None = None) -> None:
-        """Add the answer for a patient. ward: where he is treated; result: has its derived triples, where there are any."""
+    def add(
+        self, answer: Json, treated_at: str | None, where: Callable[[str], Where], result: PatientResult | None = None
+    ) -> None:
+        """Add the answer for a patient. treated_at: where they are treated; result: has the derived triples, if any."""
         self.patients += 1
-        count(self.counts, answer, ward, self.labels)
+        count(self.counts, answer, treated_at, self.labels)
         if self.form == "ttl":
-            self._chunks.append(self._turtle(answer["patient"], ward, result.triples if result else []))
+            self._chunks.append(self._turtle(answer["patient"], treated_at, result.triples if result else []))
             return
-        if ward is not None:
-            answer = {"patient": answer["patient"], "treatedAt": ward} | answer
+        if treated_at is not None:
+            answer = {"patient": answer["patient"], "treatedAt": treated_at} | answer
         said = self._json(answer)
         if self._table is not None:
-            self._table.add(answer, said, Place(ward, *where(answer["patient"])))
+            self._table.add(answer, said, Place(treated_at, *where(answer["patient"])))
         else:
             self._chunks += (said, b"\n")
 
@@ -194,10 +200,10 @@ class Writer:
         """Everything, in the form of the output."""
         return b"".join(self._chunks) if self._table is None else self._table.stream()
 
-    def _turtle(self, patient: str, ward: str | None, quads: list[ox.Quad]) -> bytes:
+    def _turtle(self, patient: str, treated_at: str | None, quads: list[ox.Quad]) -> bytes:
         triples = [q.triple for q in quads]
-        if ward is not None:
-            triples.append(ox.Triple(ox.NamedNode(patient), TREATED_AT, ox.Literal(ward)))
+        if treated_at is not None:
+            triples.append(ox.Triple(ox.NamedNode(patient), TREATED_AT, ox.Literal(treated_at)))
         if not triples:
             return b""
         said = ox.serialize(sorted(triples, key=str), format=ox.RdfFormat.TURTLE, prefixes=self.prefixes) or b""

@@ -2,7 +2,9 @@
 
 Lines that share a node (a subject, an object of a link to a fact, a blank node) hang together. Where nothing before a place
 hangs together with anything behind it, a file can be cut, two patients before its end, because by then the patient before
-them is complete. That nobody comes back later is not assumed: the ledger (`ledger.py`) finds who does.
+them is likely to be complete. What hangs over a cut all the same (somebody who comes back later, a fact that is described far
+away) is left to the ledger (`ledger.py`). That is safe: it holds which nodes are described and linked in every place, so that
+whoever was read in part is found before anything is published, and is refused.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 import pyoxigraph as ox
 
@@ -17,11 +20,12 @@ from kbtool.cohort.units import TRIPLES, Stretch, Unit
 from kbtool.facts import GENID
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDF, RDFS, text
+from kbtool.values import unescaped
 
-LINE = re.compile(rb'[ \t]*(<[^>]*>|_:[^ \t<]+)[ \t]*<([^>]*)>[ \t]*(?:(<[^>]*>|_:[^ \t.]+(?:\.+[^ \t.]+)*)|")')
+LINE = re.compile(rb'[ \t]*(<[^>]*>|_:[^ \t\r\n<]+)[ \t]*<([^>]*)>[ \t]*(?:(<[^>]*>|_:[^ \t\r\n.#]+(?:\.+[^ \t\r\n.#]+)*)|")')
 """The terms of a line of N-Triples: subject, predicate without brackets, object where it is a node."""
 
-_SUBJECT = re.compile(rb"[ \t]*(<[^>]*>|_:[^ \t<]+)")
+_SUBJECT = re.compile(rb"[ \t]*(<[^>]*>|_:[^ \t\r\n<]+)")
 _TYPE, _BLANK = RDF["type"].value.encode(), ord("_")
 
 PATIENT = str(CG["Patient"]).encode()
@@ -82,7 +86,7 @@ the terms of a line with a blank node, which stands alone."""
 
 
 def whole(units: Iterable[Unit | Stretch], vocabulary: Vocabulary) -> list[Unit]:
-    """The same facts, each patient for himself as far as patients share no node."""
+    """The same facts, each patient alone as far as patients share no node."""
     found: list[Unit] = []
     for unit in units:
         if isinstance(unit, Stretch):
@@ -113,7 +117,9 @@ class Window:
         self._same, self._tail, self._lines, self._broken = b"\n", list[bytes](), 0, -1
 
     def add(self, data: bytes) -> None:
-        """Add lines of N-Triples."""
+        """Add lines of N-Triples; the last one gets an end where it has none, as others may be put behind it."""
+        if data and data[-1:] not in (b"\n", b"\r"):
+            data += b"\n"
         for line in data.splitlines(keepends=True):
             self._put(line)
 
@@ -180,12 +186,14 @@ class Window:
     def units(self, problem: str | None = None) -> list[Unit]:
         """What hangs together, in the order of the file.
 
-        problem: why the file breaks off here; the last patient, and what follows it, get it.
+        problem: why the file breaks off here; the last patient, and what follows it, get it, or all of them where the lines
+        do not stand in the order of patients.
         """
         roots, spans = self._spans()
         suspect = len(roots)
         if problem is not None:
             suspect = spans[self._root(list(self._typed.values())[-1])][0] if self._typed else 0
+            suspect = suspect if self._in_order(roots, suspect) else 0
         patients: dict[int, list[bytes]] = {}
         for subject, group in self._typed.items():
             patients.setdefault(self._root(group), []).append(subject)
@@ -209,10 +217,19 @@ class Window:
                 whole=sum(len(self.rows[place][0]) for place in places) == last - first + 1,
                 problem=problem if places[-1] >= suspect else None,
                 labels=() if self.numbered else tuple(label.decode("utf-8", "replace") for label in names),
-                who=tuple(self._iri(subject, first, names)[1:-1].decode("utf-8", "replace") for subject in who),
+                who=tuple(_name(self._iri(subject, first, names)) for subject in who),
             )
             units.append(unit)
         return units
+
+    def _in_order(self, roots: list[int], end: int) -> bool:
+        """Whether the rows before a place stand in the order of patients, as far as can be seen: those of each in one run, also
+        what is said of the facts that are linked; lines of one predicate alone may begin an order by predicate."""
+        runs = [root for root, _ in groupby(root for root in roots if root >= 0)]
+        found = [match.groups() for lines, *_ in self.rows[:end] for match in map(LINE.match, lines) if match is not None]
+        described = {subject for subject, _, _ in found}
+        linked = {target for _, predicate, target in found if self.vocabulary.leads(predicate, target)}
+        return len(runs) == len(set(runs)) and len({predicate for _, predicate, _ in found}) > 1 and linked <= described
 
     def _named(self, row: _Row, first: int, names: dict[bytes, bytes]) -> bytes:
         """The line, with IRIs in place of blank nodes, so that an answer can cite them and none meets another's."""
@@ -251,6 +268,15 @@ class Window:
         one, other = self._root(one), self._root(other)
         if one != other:
             self._above[max(one, other)] = min(one, other)
+
+
+def _name(iri: bytes) -> str:
+    """An IRI of N-Triples as facts write it; as it stands where its escapes mean no characters."""
+    name = iri[1:-1].decode("utf-8", "replace")
+    try:
+        return unescaped(name).encode().decode()
+    except (ValueError, OverflowError):
+        return name
 
 
 def renamed(line: bytes, match: re.Match[bytes], name: Callable[[bytes], bytes]) -> bytes:

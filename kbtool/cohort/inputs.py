@@ -6,7 +6,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -55,18 +55,21 @@ class Source:
         return {"path": str(self.path.resolve()), "size": self.size, "changed": self.changed}
 
 
-def find(paths: Iterable[str | Path], without: Container[Path] = ()) -> list[Source]:
-    """The files at some paths; folders are searched, and what is to be written there is left out.
+def find(paths: Iterable[str | Path], without: Iterable[Path] = ()) -> list[Source]:
+    """The files at some paths; folders are searched, and what is written there (without: files, and folders as a whole) is left
+    out.
 
     Raises CohortError for a path that is not there or has an ending that is not known, and a folder without facts.
     """
     found: list[Source] = []
+    own = {path.resolve() for path in without}
     for given in paths:
         path = Path(given)
         if str(given) == "-":
             raise CohortError("a cohort is read from files, so that a run that was stopped can go on; not from standard input")
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and _ending(p)[0] in _IN_FOLDERS and p not in without)
+            known = (p for p in path.rglob("*") if p.is_file() and _ending(p)[0] in _IN_FOLDERS)
+            files = sorted(p for p in known if own.isdisjoint((p.resolve(), *p.resolve().parents)))
             if not files:
                 raise CohortError(f"{path}: no facts in this folder (looked for {', '.join(sorted(_IN_FOLDERS))}, also with .gz)")
         else:
@@ -226,7 +229,7 @@ class _Raw(io.RawIOBase):
 
 
 def _rest(cutter: Cutter, file: _Open, problem: str | None, line: int | None = None) -> Iterator[Piece]:
-    units = cutter.rest(problem and f"the file breaks off in the facts of this patient ({problem})")
+    units = cutter.rest(problem and f"the file breaks off, and facts of this patient may be missing ({problem})")
     broken = [] if problem is None else [file.broken(f"nothing of the file was read from here on: {problem}", line)]
     yield Piece([*units, *broken], file.end(), file.read)
 

@@ -119,8 +119,10 @@ _FOREIGN, _SPEAKS, _KIND, _LINK = range(4)
 
 
 def hashes(nodes: Sequence[str]) -> Numbers:
-    """A hash of 64 bits of each name of a node: word by word multiplied and mixed, as splitmix64 ends
-    (https://doi.org/10.1145/2660193.2660195)."""
+    """A hash of 64 bits of each name of a node: each word of 8 bytes is put to what came of those before, and both are mixed as
+    a step of splitmix64 does (https://doi.org/10.1145/2660193.2660195), so that what differs in a word is spread over all bits
+    before the next one comes. A name of more than 256 bytes goes by its BLAKE2b. Who builds names on purpose can make two look
+    alike; their patients are then refused without need."""
     names = [node.encode("utf-8", "surrogatepass") for node in nodes]
     longest = max(map(len, names), default=0)
     if longest > _LONG:
@@ -130,12 +132,12 @@ def hashes(nodes: Sequence[str]) -> Numbers:
     words = np.array(names, dtype=f"S{8 * width}").view("<u8").reshape(len(names), width)
     found = np.full(len(names), 0x9E3779B97F4A7C15, dtype=np.uint64)
     for word in words.T:
-        mixed = (found ^ word) * np.uint64(0xD1342543DE82EF95)
-        mixed ^= mixed >> np.uint64(32)
+        mixed = found ^ word
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        mixed ^= mixed >> np.uint64(31)
         found = np.where(word != 0, mixed, found)  # what only fills up does not count: it depends on the longest name
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
-    return found ^ (found >> np.uint64(31))
+    return found
 
 
 def conflicts(nodes: np.ndarray, places: np.ndarray, roles: np.ndarray) -> NDArray[np.bool_]:

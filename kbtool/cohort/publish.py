@@ -46,17 +46,21 @@ class Total:
         """What a person has to know at the end, without anything about a patient."""
         found = []
         if self.refused:
-            found.append(f"{self.refused} lines in {refused_file(out)}: who was refused, and why")
+            found.append(f"{_number(self.refused, 'line')} in {refused_file(out)}: who was refused, and why")
         if self.not_accepted:
-            found.append(f"{self.not_accepted} patients of whom something was refused, set aside or not read")
+            found.append(f"{_number(self.not_accepted, 'patient')} of whom something was refused, set aside or not read")
         if self.unread:
-            found.append(f"{self.unread} files could not be read to their end; what was not read is in nobody's answer")
+            found.append(f"{_number(self.unread, 'file')} could not be read to the end; what was not read is in nobody's answer")
         return found
 
     @classmethod
     def from_json(cls, data: Json) -> Total:
         """Out of OUT.state."""
         return cls(data["patients"], data["refused"], data["notAccepted"], data["unread"], merge(data["counts"]))
+
+
+def _number(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def refused_file(out: Path) -> Path:

@@ -23,7 +23,7 @@ Where = tuple[str, int | None]
 
 
 class Refused:
-    """What is refused: lines of OUT.refused.ndjson. files: how many stretches of files could not be read; unread: units of whom
+    """What is refused: lines of OUT.refused.ndjson. files: how many files could not be read to their end; unread: units of whom
     nobody can tell what is in them."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _Lines:
 class Room:
     """What was read together: the facts, and the units in which they stand. Only within a room may patients share a node.
 
-    place: the unit of a patient, where each has one of his own. lines: instead of units, where they were not told apart.
+    place: the unit of a patient, where each patient has one. lines: instead of units, where they were not told apart.
     """
 
     facts: Facts
@@ -79,16 +79,15 @@ class Room:
     lines: _Lines | None = None
 
     def unit_of(self, patient: str) -> Unit | None:
-        """The unit of a patient, or the first one; None where units were not told apart."""
-        return self.place.get(patient) or (self.units[0] if self.units else None)
+        """The unit of a patient, or the only one; None where that is not known."""
+        return self.place.get(patient) or (self.units[0] if len(self.units) == 1 else None)
 
     def where(self, node: str) -> Where:
         """Where a patient stands, or a node of nobody."""
         unit = self.unit_of(node)
         if unit is not None:
             return unit.file, unit.line_at(None)
-        assert self.lines is not None
-        return self.lines.where(node)
+        return self.lines.where(node) if self.lines is not None else (self.units[0].file, None)
 
 
 def rooms(units: list[Unit | Stretch], knowledge: Knowledge, refused: Refused) -> Iterator[Room]:
@@ -160,6 +159,7 @@ def _readable(units: list[Unit], refused: Refused) -> tuple[list[Unit], Reader]:
 
 
 def _document(unit: Unit, knowledge: Knowledge, refused: Refused) -> Room | None:
+    told = len(refused.lines)
     try:
         facts = _facts_of(unit, knowledge, refused)
     except FactsError as error:
@@ -173,7 +173,7 @@ def _document(unit: Unit, knowledge: Knowledge, refused: Refused) -> Room | None
             "the patient has no IRI of its own, so that no answer could be given back under a name",
         )
     facts.groups = [group for group in facts.groups if group not in nameless]
-    if not facts.groups and not facts.strays and not nameless:
+    if not facts.groups and not facts.strays and len(refused.lines) == told:
         refused.refuse((unit.file, unit.line_at(None)), "no patient in it")
     return Room(facts, [unit])
 
@@ -190,7 +190,9 @@ def _facts_of(unit: Unit, knowledge: Knowledge, refused: Refused) -> Facts:
         for stray in found.stray:
             if stray.matters:
                 refused.refuse((unit.file, unit.line_at(None)), f"{stray.resource}: {stray.reason}")
-        return found.facts()
+        facts = found.facts()
+        facts.strays = []  # they are told, and are no nodes
+        return facts
     scope = f"{unit.number + 1}/" + (f"{unit.lines[0]}-" if unit.lines else "")
     reader = Reader(scope=scope)
     reader.add(unit.file, unit.data, ox.RdfFormat.JSON_LD)

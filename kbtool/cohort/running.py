@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,10 +70,10 @@ def run(settings: Settings, watch: Watch | None = None) -> tuple[Json, Total]:
     if settings.size < 1 or (settings.jobs is not None and settings.jobs < 1):
         raise CohortError("--jobs and --batch are 1 or more")
     moment = engine.parse_as_of(settings.as_of)
-    sources = find(settings.inputs, {settings.out, refused_file(settings.out)})
+    checkpoint = Checkpoint(settings.out)
+    sources = find(settings.inputs, (settings.out, refused_file(settings.out), checkpoint.parts))
     knowledge = Knowledge.load(settings.ontology)
     vocabulary, prefixes, sha256 = Vocabulary.read(knowledge), knowledge.prefixes, knowledge.sha256
-    checkpoint = Checkpoint(settings.out)
     try:
         about = identity(settings, sources, knowledge, moment.value)
         del knowledge  # the workers need it, this process no more
@@ -132,7 +132,7 @@ class _Crew:
         and is refused.
         """
         begun: dict[int, Batch] = {}
-        came: dict[int, dict[tuple[int, ...], Fragment]] = {}
+        came: dict[int, dict[tuple[int, ...], tuple[Task, Fragment]]] = {}
         missing: dict[int, int] = {}
         again: list[Task] = []
         more = True
@@ -157,12 +157,28 @@ class _Crew:
                         missing[task.batch] += len(parts) - 1
                         again += parts
                         continue
-                    outcome = lost(whole(task.units, self.vocabulary), self.job, outcome.reason)
-                came[task.batch][task.part] = outcome
+                    outcome = lost(whole(task.units, self.vocabulary), self.job, outcome.reason, task.scattered.told)
+                came[task.batch][task.part] = task, outcome
                 missing[task.batch] -= 1
                 if not missing[task.batch]:
+                    twice = _told_twice([came[task.batch][part] for part in sorted(came[task.batch])])
+                    missing[task.batch] = len(twice)
+                    again += twice
+                if not missing[task.batch]:
                     found = came.pop(task.batch)
-                    yield begun.pop(task.batch), [found[part] for part in sorted(found)]
+                    yield begun.pop(task.batch), [found[part][1] for part in sorted(found)]
+
+
+def _told_twice(parts: list[tuple[Task, Fragment]]) -> list[Task]:
+    """What to assess again of a batch in parts, because they answer for a patient whom an earlier part answers for."""
+    found: list[Task] = []
+    told: set[str] = set()
+    for task, fragment in parts:
+        who, already = set(fragment.head["who"]), task.scattered.told
+        if who & told - already:
+            found.append(replace(task, scattered=replace(task.scattered, told=already | (who & told))))
+        told |= who
+    return found
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Cut a long file of triples into stretches of patients, in one pass, with little memory and little work.
 
-A patient's triples must stand together in the file; in which order is free. The patients are counted as they are named, and
-only where enough of them were read the lines around the end are looked at one by one, to cut where nothing hangs together.
+A patient's triples are expected next to each other in the file, in whatever order; who stands in several places all the same
+is found by the ledger and refused. The patients are counted as they are named, and only where enough of them were read the
+lines around the end are looked at one by one, to cut where nothing hangs together.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Cutter:
     def rest(self, problem: str | None = None) -> list[Unit | Stretch]:
         """Everything that is left, at the end of the file.
 
-        problem: why the file breaks off here; the last patient, and what follows it, get it.
+        problem: why the file breaks off here; who may be concerned gets it, as `Window.units` says.
         """
         if problem is None:
             return [self._stretch(self._size, len(self._people))] if self._size else []
@@ -93,9 +94,10 @@ class Cutter:
         while at >= 0:
             start = _after_line(block, at)
             match = LINE.match(block, start)
-            if match is not None and match.start(3) == at and is_patient(match[2], match[3]):
-                self._people.setdefault(match[1], (self._size + start, self._size + _end_of_line(block, at)))
-            at = block.find(PATIENT, at + 1)
+            end = _end_of_line(block, at)
+            if match is not None and is_patient(match[2], match[3]):
+                self._people.setdefault(match[1], (self._size + start, self._size + end))
+            at = block.find(PATIENT, end)
         self._blocks.append(block)
         self._size += len(block)
 
@@ -125,8 +127,8 @@ class Cutter:
     def _cut(self, end: int) -> Stretch | None:
         if end > MAX_WINDOW:
             raise CohortError(
-                f"{self.file}: the facts of patients do not stand together ({MAX_WINDOW // 2**20} MB hang together or "
-                "belong to nobody); start with --partition, which brings them together first"
+                f"{self.file}: the triples of one patient are not next to each other ({MAX_WINDOW // 2**20} MB without a place "
+                "to cut); start with --partition, which brings them together first"
             )
         starts = [start for start, its_end in self._people.values() if its_end <= end]
         near = starts[-2 - NEAR] if len(starts) > 2 + NEAR and not self._tried else 0
@@ -184,18 +186,22 @@ def blocks_of(stream: IO[bytes], file: str) -> Iterator[bytes]:
 
     Raises CohortError for a line of more than 64 MB; OSError, EOFError and zlib.error as reading does.
     """
-    rest, done = b"", 0
+    rest, size, done = list[bytes](), 0, 0  # the pieces of a line are put together once: it may be long, and they small
     while block := available(stream, _BLOCK):
-        block = rest + block
+        size += len(block)
+        if rest and rest[-1][-1:] == b"\r":  # only now it is known whether a line ends there
+            block = rest.pop() + block
         end = block.rfind(b"\n") + 1 or block.rfind(b"\r", 0, -1) + 1
-        rest = block[end:]
         if end:
-            done += end
-            yield block[:end]
-        if len(rest) > MAX_LINE:
+            whole = b"".join([*rest, block[:end]])
+            rest, size, done = [], len(block) - end, done + len(whole)
+            yield whole
+        if end < len(block):
+            rest.append(block[end:])
+        if size > MAX_LINE:
             raise CohortError(f"{file}: a line is longer than {MAX_LINE // 2**20} MB, {done} bytes after where the reading began")
     if rest:
-        yield rest
+        yield b"".join(rest)
 
 
 def lines_of(stream: IO[bytes], file: str) -> Iterator[bytes]:

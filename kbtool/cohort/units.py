@@ -77,7 +77,7 @@ class Stretch:
         if not self.path:
             return self
         try:
-            with open(self.path, "rb", buffering=0) as stream:
+            with open(self.path, "rb") as stream:
                 stream.seek(self.offset)
                 data = stream.read(self.size)
         except OSError as error:
@@ -152,7 +152,7 @@ class Job:
 class Scattered:
     """Patients who turned out to stand in more than one place of the inputs.
 
-    here: those in this batch, who are refused. told: those of them for whom an earlier batch says so.
+    here: those in this batch, who are refused. told: those for whom an earlier batch, or part of this one, says so.
     """
 
     here: frozenset[str] = frozenset()
