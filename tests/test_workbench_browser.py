@@ -440,14 +440,16 @@ def test_the_editor_completes_terms_and_fetches_nothing_for_it(opened: Open) -> 
     page.locator(".yasqe").wait_for()
     page.locator(".CodeMirror").click()
     page.keyboard.type("SELECT * { ?s a cg:Recommend")
-    for _ in range(10):  # the terms come by a query of their own, and a machine may be slow
+    hints, written = page.locator(".CodeMirror-hints li"), "() => document.querySelector('.CodeMirror').CodeMirror.getValue()"
+    for _ in range(10):  # the editor may offer it by itself, and a machine may be slow
+        if hints.count() or "cg:Recommendation" in page.evaluate(written):
+            break
         page.keyboard.press("Control+Space")
         page.wait_for_timeout(1500)
-        if page.locator(".CodeMirror-hints li").count():
-            break
-    assert page.locator(".CodeMirror-hints li").all_inner_texts() == ["cg:Recommendation"]
-    page.keyboard.press("Enter")
-    value = page.evaluate("() => document.querySelector('.CodeMirror').CodeMirror.getValue()")
+    if "cg:Recommendation" not in page.evaluate(written):  # an only choice may have been taken at once
+        assert hints.all_inner_texts() == ["cg:Recommendation"], page.evaluate(written)
+        page.keyboard.press("Enter")
+    value = page.evaluate(written)
     assert "PREFIX cg: <https://w3id.org/kbtool/cg/>" in value
     assert "cg:Recommendation" in value
 
