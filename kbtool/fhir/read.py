@@ -7,9 +7,7 @@ found.patients[iri].not_read             # what of a patient's record was not un
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +20,7 @@ from kbtool.fhir.places import name_of, place
 from kbtool.fhir.records import Record
 from kbtool.fhir.tables import Tables, tables
 from kbtool.fhir.translate import translator
-from kbtool.rows import Row, quads_of
+from kbtool.rows import Row, no_collection, quads_of
 
 if TYPE_CHECKING:
     from kbtool.knowledge import Knowledge
@@ -116,18 +114,6 @@ def read_resources(resources: Iterable[Json], knowledge: Knowledge) -> Read:
     return reading.finish()
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection: JSON and what is made of it hold no circles, and looking for some takes a third of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
 class Reading:
     """A reading in progress: sources are added, and the facts are there at the end."""
 
@@ -143,7 +129,7 @@ class Reading:
 
     def add(self, data: bytes, name: str = "<bytes>") -> None:
         """Read one source. Raises FactsError; what stood before the broken line of NDJSON has been read."""
-        with _uncollected():
+        with no_collection():
             for document, plain in documents(data, name):
                 self.take(document, plain=plain)
 
