@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyoxigraph as ox
 
 from kbtool.namespaces import CG, RDF
 from kbtool.rows import Row, Table
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _TYPE, _PATIENT = str(RDF["type"]), str(CG["Patient"])
 _MANY = 200
@@ -74,6 +77,8 @@ def divided(rows: Iterable[Row], vocabulary: ox.Store) -> Division:
 def divided_at_once(table: Table, vocabulary: ox.Store) -> tuple[list[tuple[str, Table]], Lost] | None:
     """The same for many triples at once, where no two patients share a node; None where some do, or facts hang on facts in long
     chains. Each patient gets a part of the table."""
+    import numpy as np
+
     size, index = len(table.terms), table.index
     s, p, o = table.columns
     typed = p == index.get(_TYPE, -1)
@@ -112,6 +117,8 @@ def divided_at_once(table: Table, vocabulary: ox.Store) -> tuple[list[tuple[str,
 
 def _once(s: np.ndarray, p: np.ndarray, o: np.ndarray, size: int) -> np.ndarray:
     """The first of each triple, in order."""
+    import numpy as np
+
     kinds, ranks = np.unique(p, return_inverse=True)
     if size * size * len(kinds) >= 2**62:
         _, first = np.unique(np.stack((s, p, o)), axis=1, return_index=True)

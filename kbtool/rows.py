@@ -12,14 +12,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 import pyoxigraph as ox
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Row: TypeAlias = tuple[str, str, str]
-Columns: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+Columns: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]"
 
 # What is surely valid N-Triples, and so common that it need not go through the full parser: absolute IRIs of ASCII characters
 # without a port or percent signs, plain and typed literals without escapes, labels of blank nodes.
@@ -77,6 +79,8 @@ def plain_table(text: str) -> Table | None:
     """The triples of a text in N-Triples, or None where it takes the full parser to read it (or to say what is wrong)."""
     if _STRING in text or "\r" in text:
         return None
+    import numpy as np  # only here: a single patient in Turtle does without
+
     size = text.count("\n") + (not text.endswith("\n"))
     found = _PLAIN.findall(text)
     if len(found) != size:
