@@ -116,8 +116,7 @@ class Evaluator:
         if not step.wanted:
             return found
         if step.vector is not None and found.n > _SOME:
-            given = {name: found.columns.get(name, 0) for name in step.inputs}
-            fits = step.vector.fits(self.terms, given, found.n)
+            fits = step.vector.fits(self.terms, found.columns, found.n)
             try:
                 if fits.all():
                     return self.bound_by(step.vector, step, found)
@@ -129,8 +128,7 @@ class Evaluator:
 
     def bound_by(self, vector: Vectorised, step: Step, found: Solutions) -> Solutions:
         """The solutions with what BINDs make of them, all at once. Raises TooLarge."""
-        given = {name: found.columns.get(name, 0) for name in step.inputs}
-        columns = vector.numbered(self.terms, given, found.n)
+        columns = vector.numbered(self.terms, found.columns, found.n)
         return Solutions(found.n, {**found.columns, **dict(zip(step.wanted, columns, strict=True))})
 
     def bind_rows(self, step: Step, found: Solutions) -> Solutions:
@@ -177,16 +175,14 @@ class Evaluator:
     def decide(self, test: Test, found: Solutions) -> Solutions:
         """The solutions for which a condition holds."""
         if test.vector is not None and found.n > _SOME:
-            given = {name: found.columns.get(name, 0) for name in test.inputs}
-            fits = test.vector.fits(self.terms, given, found.n)
+            fits = test.vector.fits(self.terms, found.columns, found.n)
             try:
                 if fits.all():
-                    return found.take(test.vector.holds(self.terms, given, found.n))
+                    return found.take(test.vector.holds(self.terms, found.columns, found.n))
                 if fits.any():
                     some = found.take(fits)
-                    given = {name: some.columns.get(name, 0) for name in test.inputs}
                     passed = fits.copy()
-                    passed[fits] = test.vector.holds(self.terms, given, some.n)
+                    passed[fits] = test.vector.holds(self.terms, some.columns, some.n)
                     passed[~fits] = self.decide_rows(test, found.take(~fits))
                     return found.take(passed)
             except TooLarge:

@@ -14,7 +14,7 @@ from functools import lru_cache
 import pyoxigraph as ox
 
 from kbtool.rows import Row, quads_of
-from kbtool.shapes import CompiledConstraint, Violation, violations
+from kbtool.shapes import CompiledConstraint, Violation, in_order, violations
 from kbtool.sparql import (
     Bind,
     Call,
@@ -67,7 +67,7 @@ def judged(store: ox.Store, rows: Sequence[Row], doubts: Iterable[Doubt]) -> lis
     for constraint, query, focus in asked:
         doubted = set(focus)  # of another node there may be a part only, for the sake of another shape
         found.update(each for each in violations(store, query, constraint) if str(each.focus) in doubted)
-    return sorted(found, key=lambda v: (str(v.focus), v.shape, v.path or "", v.value or "", v.message))
+    return in_order(found)
 
 
 def _query(constraint: CompiledConstraint, focus: Sequence[str]) -> str:

@@ -106,7 +106,7 @@ def validate(store: Store, compiled: Iterable[CompiledConstraint]) -> list[Viola
         if most:
             select = constraint.targets.select
             found.update(violations(store, constraint.query.replace(select, f"{select} LIMIT {most}"), constraint))
-    return sorted(found, key=lambda v: (str(v.focus), v.shape, v.path or "", v.value or "", v.message))
+    return in_order(found)
 
 
 def predicates_read(compiled: Iterable[CompiledConstraint]) -> frozenset[NamedNode]:
@@ -163,7 +163,13 @@ def _members(target: NamedNode, node: str) -> str:
     return f"?_class {SUBCLASS}* {target} . {node} {TYPE} ?_class"
 
 
+def in_order(found: Iterable[Violation]) -> list[Violation]:
+    """Violations in the order in which they are told."""
+    return sorted(found, key=lambda v: (str(v.focus), v.shape, v.path or "", v.value or "", v.message))
+
+
 def violations(store: Store, query: str, constraint: CompiledConstraint) -> Iterator[Violation]:
+    """What a query of a constraint finds wrong in a store; the same may come twice."""
     solutions = cast("QuerySolutions", store.query(query))
     names = [variable.value for variable in solutions.variables]
     for solution in solutions:

@@ -286,7 +286,7 @@ def multiply(a: Any, b: Any) -> Any:
 
 
 def _digits(number: Decimal) -> int:
-    """How many digits stand after the point; negative for zeros before it."""
+    """How many digits stand after the point, where these are more than 18; otherwise 0."""
     exponent = number.as_tuple().exponent
     if not isinstance(exponent, int) or exponent >= -18:
         return 0

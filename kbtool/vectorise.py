@@ -34,9 +34,10 @@ _DATETIME, _DECIMAL, _INTEGER = (f"<{XSD}{name}>" for name in ("dateTime", "deci
 
 @dataclass(slots=True)
 class Vectorised:
-    """An expression over columns: which variables have to be numbers, times, IRIs or (of which only the characters count) IRIs
-    or literals, and what is computed: a condition, or columns of terms."""
+    """An expression over columns: its variables; which of them have to be numbers, times, IRIs or (only for their characters)
+    IRIs or literals; and what is computed: a condition, or columns of terms."""
 
+    names: tuple[str, ...]
     numbers: tuple[str, ...]
     moments: tuple[str, ...]
     iris: tuple[str, ...]
@@ -61,12 +62,15 @@ class Vectorised:
     def holds(self, terms: Terms, columns: dict[str, Column | int], n: int) -> Mask:
         """The rows for which the condition holds. Raises TooLarge."""
         assert self.condition is not None
-        return np.broadcast_to(self.condition(Rows(terms, columns)).true, (n,))
+        return np.broadcast_to(self.condition(self._rows(terms, columns)).true, (n,))
 
     def numbered(self, terms: Terms, columns: dict[str, Column | int], n: int) -> list[Column]:
         """The terms of the results; 0 for an error. Raises TooLarge."""
-        rows = Rows(terms, columns)
+        rows = self._rows(terms, columns)
         return [np.broadcast_to(result(rows), (n,)) for result in self.results]
+
+    def _rows(self, terms: Terms, columns: dict[str, Column | int]) -> Rows:
+        return Rows(terms, {name: columns.get(name, 0) for name in self.names})
 
 
 def vectorised(
@@ -90,8 +94,8 @@ def vectorised(
     if numbers & moments or iris & (numbers | moments) or not compiler.literals <= numbers | moments:
         return None
     texts = compiler.texts - numbers - moments - iris
-    given = [tuple(sorted(names)) for names in (numbers, moments, iris, texts)]
-    return Vectorised(given[0], given[1], given[2], given[3], truth, results)
+    given = [tuple(sorted(each)) for each in (numbers, moments, iris, texts)]
+    return Vectorised(tuple(names), given[0], given[1], given[2], given[3], truth, results)
 
 
 _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
