@@ -439,6 +439,7 @@ def test_the_editor_completes_terms_and_fetches_nothing_for_it(opened: Open) -> 
     page = watched.page
     page.locator(".yasqe").wait_for()
     page.locator(".CodeMirror").click()
+    expect(page.locator(".CodeMirror-focused")).to_be_visible()
     page.keyboard.type("SELECT * { ?s a cg:Recommend")
     hints, written = page.locator(".CodeMirror-hints li"), "() => document.querySelector('.CodeMirror').CodeMirror.getValue()"
     for _ in range(10):  # the editor may offer it by itself, and a machine may be slow
@@ -452,6 +453,37 @@ def test_the_editor_completes_terms_and_fetches_nothing_for_it(opened: Open) -> 
     value = page.evaluate(written)
     assert "PREFIX cg: <https://w3id.org/kbtool/cg/>" in value
     assert "cg:Recommendation" in value
+
+
+@needs_editor
+def test_the_editor_waits_for_its_style(opened: Open) -> None:
+    page = opened().page
+    held: list[Any] = []
+    page.route("**/assets/yasgui.min.css", lambda route: held.append(route))
+    with page.expect_response("**/assets/yasgui.min.js"):
+        page.click("#tab-query")
+    page.wait_for_timeout(500)  # the script has been run long since
+    assert len(held) == 1
+    assert page.locator(".yasqe").count() == 0
+    page.fill("#query-text", "ASK { }")
+    held[0].continue_()
+    page.locator(".CodeMirror").click()
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" LIMIT 1")
+    assert page.evaluate("() => document.querySelector('.CodeMirror').CodeMirror.getValue()") == "ASK { } LIMIT 1"
+
+
+@needs_editor
+@pytest.mark.parametrize("lost", ["yasgui.min.css", "yasgui.min.js"])
+def test_an_editor_that_is_not_whole_is_not_used(opened: Open, lost: str) -> None:
+    watched = opened()
+    watched.expected = ("Failed to load resource",)
+    page = watched.page
+    page.route(f"**/assets/{lost}", lambda route: route.abort())
+    page.click("#tab-query")
+    expect(page.locator("#editor-note")).to_contain_text("could not be loaded")
+    query(page, "ASK {}")
+    expect(page.locator("#query-status")).to_contain_text("Yes, in")
 
 
 def test_without_the_editor_a_plain_field_does(opened: Open, served: Served) -> None:

@@ -74,14 +74,17 @@ function setText(query) {
 
 /** The editor of YASGUI. Nothing that it stores, shares or fetches by default is left on. */
 async function openEditor({ classes, properties }, moment) {
-  await new Promise((done, failed) => {
-    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/assets/yasgui.min.css" });
-    const script = Object.assign(document.createElement("script"), { src: "/assets/yasgui.min.js" });
-    script.onload = done;
-    script.onerror = () => failed(new Trouble("The query editor could not be loaded; this field does without."));
-    document.head.prepend(style); // before our own style, which has the last word
-    document.head.append(script);
-  });
+  const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/assets/yasgui.min.css" });
+  const script = Object.assign(document.createElement("script"), { src: "/assets/yasgui.min.js" });
+  const whole = [style, script].map((each) => new Promise((done, failed) => Object.assign(each, { onload: done, onerror: failed })));
+  document.head.prepend(style); // before our own style, which has the last word
+  document.head.append(script);
+  try {
+    await Promise.all(whole); // without its style an editor is drawn where a click does not find it
+  } catch {
+    style.remove();
+    throw new Trouble("The query editor could not be loaded; this field does without.");
+  }
   const Yasqe = window.Yasgui.Yasqe;
   const listed = { class: classes, property: properties, prefixes: Object.entries(prefixes).map(([name, iri]) => `${name}: <${iri}>`) };
   for (const [name, get] of Object.entries(listed)) {
