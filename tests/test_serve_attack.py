@@ -374,16 +374,16 @@ def test_only_a_child_that_may_does_another_job(tmp_path: Path) -> None:
     jobs = """
         def who(request): return os.getpid()
         def fail(request): raise KeyError
-        def wait(request): time.sleep(0.4)
+        def wait(request): time.sleep(0.8)
         def grow(request): return len(b"x" * 2**26)
         def spin(request):
             while True: pass
     """
     fresh = [("who", 5, 200, "x"), *[("who", 5, 200)] * 4]
-    kept = [("who", 0.6, 200, "x")] * 120
-    later = [("wait", 0.6, 200, "x")] * 3  # longer than the limit, all together
-    after = [(name, 0.5, 200, "x") for name in ("fail", "who", "grow", "who", "spin", "who")]
-    other = [("who", 0.5, 200, "y"), ("who", 0.5, 200, "x"), ("who", 0.5, 200, "y")]
+    kept = [("who", 5, 200, "x")] * 120
+    later = [("wait", 2, 200, "x")] * 3  # longer than the limit, all together
+    after = [(name, 0.5 if name == "spin" else 5, 200, "x") for name in ("fail", "who", "grow", "who", "spin", "who")]
+    other = [("who", 5, 200, "y"), ("who", 5, 200, "x"), ("who", 5, 200, "y")]
     found = in_keeper(tmp_path, jobs, *fresh, *kept, *later, *after, *other)
     assert len({answer[1] for answer in found[:5]}) == 5, "a child did more than one job"
     workers = [answer[1] for answer in found[5:125]]
