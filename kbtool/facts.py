@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 import pyoxigraph as ox
 
 from kbtool.division import divided, divided_at_once
+from kbtool.json_text import JsonError, decoder, parsed
 from kbtool.namespaces import CG, OWL, RDF, XSD
 from kbtool.rows import Row, Table, lexical, no_collection, node_of, plain_table, quads_of, rows_of
 
@@ -353,15 +354,10 @@ def _prepare_json(name: str, data: bytes) -> bytes:
             raise ValueError(f"a number of more than {_LONGEST_NUMBER} digits")
         return {"@value": format(value, "f"), "@type": XSD["decimal"].value}
 
-    def constant(name: str) -> Any:
-        raise ValueError(f"{name} is not a number")
-
     try:
-        document = json.loads(data.decode("utf-8"), parse_float=decimal, parse_constant=constant)
-    except json.JSONDecodeError as error:
-        raise FactsError(f"{name}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise FactsError(f"{name}: not valid JSON-LD: {error or 'nested too deeply'}") from None
+        document = parsed(data, decoder(decimal))
+    except JsonError as error:
+        raise FactsError(f"{name}: {error}") from None
     _check_json(name, document)
     return json.dumps(document).encode()
 

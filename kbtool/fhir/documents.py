@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,6 +11,7 @@ import pyoxigraph as ox
 
 from kbtool.facts import BASE, FactsError
 from kbtool.fhir.values import Digits
+from kbtool.json_text import JsonError, decoder, parsed
 
 Json = dict[str, Any]
 
@@ -24,27 +24,15 @@ _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 """A letter of ASCII as JSON can also write it."""
 
 
-def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number")
-
-
-_decoder = json.JSONDecoder(parse_float=Digits, parse_constant=_constant)
+_DECODER = decoder(Digits)
 
 
 def loads(data: bytes | str, name: str = "<bytes>") -> Any:
     """JSON in which a number with a fraction or an exponent keeps its characters (as `Digits`). Raises FactsError."""
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8")
-        return _decoder.decode(text)
-    except json.JSONDecodeError as error:
-        raise FactsError(f"{name}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise FactsError(
-            f"{name}: line {error.object.count(10, 0, error.start) + 1}: not UTF-8 text; save the file as UTF-8"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise FactsError(f"{name}: not valid JSON: {said}") from None
+        return parsed(data, _DECODER)
+    except JsonError as error:
+        raise FactsError(f"{name}: {error}") from None
 
 
 def is_fhir(data: bytes) -> bool:
@@ -52,7 +40,7 @@ def is_fhir(data: bytes) -> bool:
     if b'"resourceType"' not in data or data.lstrip()[:1] != b"{":
         return False
     try:
-        first, _ = _decoder.raw_decode(data.lstrip().decode("utf-8", "replace"))
+        first, _ = _DECODER.raw_decode(data.lstrip().decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return True
     return isinstance(first, dict) and "resourceType" in first and not any(key.startswith("@") for key in first)
@@ -66,9 +54,9 @@ def documents(data: bytes, name: str = "<bytes>") -> Iterator[tuple[Json, bool]]
         raise FactsError(f"{name}: the file is empty")
     head, newline, rest = data.lstrip().partition(b"\n")
     try:
-        first = _decoder.decode(head.decode("utf-8"))
+        first = parsed(head, _DECODER)
         many = bool(newline) and bool(rest.strip())
-    except (ValueError, RecursionError):
+    except JsonError:
         first, many = None, False
     if not many:
         yield _resource(first if first is not None else loads(data, name), name), _plain(data)
@@ -76,11 +64,7 @@ def documents(data: bytes, name: str = "<bytes>") -> Iterator[tuple[Json, bool]]
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
             where = f"{name}: line {number}"
-            try:
-                found = _decoder.decode(line.decode("utf-8"))
-            except (ValueError, RecursionError):
-                found = loads(line, where)
-            yield _resource(found, where), _plain(line)
+            yield _resource(loads(line, where), where), _plain(line)
 
 
 def _plain(data: bytes) -> bool:

@@ -24,6 +24,7 @@ from kbtool.explain import NoSuchRuleError, explained, explainers
 from kbtool.explain_text import render as render_why
 from kbtool.facts import FORMAT_NAMES, Facts, FactsError, Reader, sources
 from kbtool.fhir import write
+from kbtool.json_text import JsonError, parsed
 from kbtool.namespaces import text as text_of
 from kbtool.report import render as render_page
 from kbtool.report import templates
@@ -378,9 +379,9 @@ def _moment(as_of: Any) -> ox.Literal:
 
 def _parsed(data: bytes) -> Any:
     try:
-        return json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, f"The body is not valid JSON: {error}") from None
+        return parsed(data)
+    except JsonError as error:
+        raise Problem(400, f"The body cannot be read: {error}") from None
 
 
 def _object(data: bytes) -> Json:

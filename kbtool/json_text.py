@@ -1,0 +1,54 @@
+"""JSON from others, read strictly; what is wrong with it is said with its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+_HALF = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
+"""What a backslash begins; the group is half of a character, without the other half."""
+
+
+class JsonError(ValueError):
+    """Bytes that are not JSON. The message says what is wrong and where, and repeats nothing else."""
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def decoder(parse_float: Callable[[str], Any] | None = None) -> json.JSONDecoder:
+    """A decoder for `parsed`, which takes no NaN and no infinity. parse_float: what to make of a number with a fraction or an
+    exponent."""
+    return json.JSONDecoder(parse_float=parse_float, parse_constant=_constant)
+
+
+PLAIN = decoder()
+
+
+def parsed(data: bytes | str, decoder: json.JSONDecoder = PLAIN) -> Any:
+    """What some JSON says. Raises JsonError, also for a character of which only one half is there (RFC 8259, section 8.2):
+    such a string cannot be told apart from others once it is written down."""
+    encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    try:
+        text = encoded.decode("utf-8")
+        half = next((found for found in _HALF.finditer(text) if found[1]), None) if "\\u" in text else None
+        if half is not None:
+            raise JsonError(f"{_place(text, half.start())}: \\{half[1]} is only one half of a character; write the whole of it")
+        return decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise JsonError(f"line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise JsonError(f"line {encoded.count(10, 0, error.start) + 1}: not UTF-8 text; save the file as UTF-8") from None
+    except JsonError:
+        raise
+    except ValueError as error:
+        raise JsonError(f"not valid JSON: {error}") from None
+    except RecursionError:
+        raise JsonError("not valid JSON: nested too deeply") from None
+
+
+def _place(text: str, at: int) -> str:
+    return f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
