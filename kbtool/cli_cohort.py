@@ -77,7 +77,7 @@ def cohort(
 
                 typer.echo(show(about, total.counts, output), nl=False)
             elif not quiet:
-                typer.echo(f"{total.patients} patients in {output}, as of {about['asOf']}")
+                typer.echo(f"{total.patients} patient{'' if total.patients == 1 else 's'} in {output}, as of {about['asOf']}")
             for message in total.problems(output):
                 typer.echo(f"kbtool: {message}", err=True)
             if nobody := not (total.patients or total.refused):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -64,6 +65,8 @@ _LONGEST_NUMBER = 100
 """Digits before or after the point of a number with an exponent; written out, a longer one could fill any memory."""
 _ENTITY = re.compile(rb"<!ENTITY\s+(%\s+)?\S+\s+(.*?)>", re.DOTALL)
 _NAMESPACE_ENTITY = re.compile(rb"""^(["'])(https?://|urn:)[^&%"']*\1\s*$""")
+_FACTS_IN_JSON = re.compile(rb'"(?:resourceType|@(?:context|id|type|graph))"\s*:')
+_HEAD = 2**16
 _BAD_IRI = re.compile(r'[\x00-\x20<>"{}|\\^`]')
 
 Node = ox.NamedNode | ox.BlankNode
@@ -165,7 +168,8 @@ class Facts:
 def sources(
     paths: Iterable[str | Path], stdin: BinaryIO | None = None, forced: Kind | None = None
 ) -> Iterator[tuple[str, bytes, Kind | None]]:
-    """Name, bytes and format of each file; folders are searched for every known ending, `-` is standard input.
+    """Name, bytes and format of each file; folders are searched for every known ending, `-` is standard input. Of JSON in a
+    folder only what can be facts is read.
 
     forced: a format that makes every file ending acceptable. Raises FactsError for a path that does not exist or
     cannot be read, a folder without facts, an unknown ending.
@@ -176,7 +180,8 @@ def sources(
             continue
         path = Path(given)
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS.keys() - {".json"} and p.is_file())
+            known = (p for p in path.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
+            files = sorted(p for p in known if p.suffix.lower() != ".json" or json_has_facts(p))
             if not files:
                 raise FactsError(f"{path}: no facts in this folder (looked for {', '.join(sorted(FORMATS))})")
         else:
@@ -321,6 +326,17 @@ class Reader:
         if self._table is not None:
             self._rows[:0] = self._table.rows()
             self._table = None
+
+
+def json_has_facts(path: Path, opened: Callable[[Path, str], Any] = open) -> bool:
+    """Whether a JSON file that nobody named can be facts, FHIR or JSON-LD, by its beginning; what cannot be told counts as facts,
+    so that nothing is passed over in silence. opened: how it is opened, where it is packed."""
+    try:
+        with opened(path, "rb") as stream:
+            head: bytes = stream.read(_HEAD)
+    except (OSError, EOFError, zlib.error):
+        return True
+    return _FACTS_IN_JSON.search(head) is not None or b"\0" in head
 
 
 def _is_fhir(data: bytes) -> bool:

@@ -501,6 +501,34 @@ def test_a_broken_line_between_two_patients_refuses_both(tmp_path: Path) -> None
     assert set(answers(out)) == {PEOPLE[n].iri for n in (0, 3, 4)}
 
 
+def test_json_in_a_folder_is_read_where_it_can_be_facts(tmp_path: Path, expected: dict[str, Any]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.json").write_text(made.bundle(PEOPLE[0]))
+    (folder / "b.json.gz").write_bytes(gzip.compress(json.dumps(made.json_ld(PEOPLE[1])).encode()))
+    (folder / "package.json").write_text('{"name": "no facts"}')
+    (folder / "broken.json.gz").write_bytes(gzip.compress(b"{}")[:-12] + bytes(12))
+    out, total = assessed(tmp_path, folder)
+    assert {p: decisions(a) for p, a in answers(out).items()} == {p.iri: expected[p.iri] for p in PEOPLE[:2]}
+    assert [Path(entry["file"]).name for entry in refused(out) if entry["patient"] is None] == ["broken.json.gz"]
+    assert total.unread == 1
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are text")
+def test_a_name_that_is_no_text_stops_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"n\xff")
+    folder.mkdir()
+    good, bad = folder / os.fsdecode(b"a\xfe.nt"), folder / os.fsdecode(b"b\xfd.jsonld")
+    good.write_text(made.n_triples(PEOPLE[0]) + made.n_triples(PEOPLE[1]))
+    bad.write_text("{")
+    for form in ("ndjson", "parquet"):
+        out = folder / f"out.{form}"
+        done = subprocess.run(command(good, out, str(bad)), capture_output=True, env=environment(), check=False)
+        assert done.returncode == 1, done.stderr
+        assert b"2 patients in" in done.stdout
+        assert "n\\xff/b\\xfd.jsonld" in {str(Path(entry["file"]).relative_to(tmp_path)) for entry in refused(out)}
+
+
 def test_broken_documents_are_listed_and_the_others_go_on(tmp_path: Path, expected: dict[str, Any]) -> None:
     good = [json.dumps(made.json_ld(p)) for p in PEOPLE[:4]]
     bad = [

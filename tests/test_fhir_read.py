@@ -19,7 +19,7 @@ from golden import cases, differences
 import kbtool
 from kbtool import engine
 from kbtool.api import KnowledgeBase
-from kbtool.facts import Facts, FactsError, Reader
+from kbtool.facts import Facts, FactsError, Reader, sources
 from kbtool.fhir.documents import documents
 from kbtool.fhir.read import NotRead, PatientRead, Read, read, read_resources, understood
 from kbtool.fhir.tables import tables
@@ -1542,6 +1542,24 @@ def _nasty() -> bytes:
             ]
         )
     )
+
+
+def test_json_in_a_folder_is_read_where_it_can_be_facts(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    patient = {"@id": "https://p.example/2", "@type": "https://w3id.org/kbtool/cg/Patient"}
+    for name, data in {
+        "bundle.json": _nasty(),
+        "below/linked.JSON": json.dumps(patient).encode(),
+        "answer.json": json.dumps(kb().assess(_nasty(), as_of=AS_OF).to_json()).encode(),
+        "package.json": b'{"name": "x", "@scope": ["resourceType"]}',
+        "empty.json": b"",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+    assert [Path(name).name for name, _, _ in sources([tmp_path])] == ["linked.JSON", "bundle.json"]
+    assert {Path(iri).name for iri in kb().assess(tmp_path, as_of=AS_OF).patients} == {"P", "2"}
+    (tmp_path / "wide.json").write_bytes(_nasty().decode().encode("utf-16"))
+    with pytest.raises(FactsError, match=r"wide\.json: line 1: not UTF-8"):
+        kb().assess(tmp_path, as_of=AS_OF)
 
 
 def test_what_was_not_read_is_in_every_answer(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ class Checkpoint:
             self._stream.close()
         with replacing(self.state) as stream:
             for line in lines:
-                stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                stream.write(json.dumps(line).encode() + b"\n")
         self._stream = self.state.open("ab")
 
     def _take(self) -> None:

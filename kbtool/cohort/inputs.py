@@ -15,6 +15,7 @@ from typing import IO, cast
 from kbtool.cohort.cut import Vocabulary
 from kbtool.cohort.stretch import AT_ONCE, MAX_LINE, Cutter, available, blocks_of, lines_of, turtle_blocks
 from kbtool.cohort.units import DOCUMENT, TRIPLES, Batch, CohortError, Json, Piece, Position, Stretch, Unit
+from kbtool.facts import json_has_facts
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -30,7 +31,6 @@ _KINDS = {
     ".json": DOCUMENT,
     ".jsonld": DOCUMENT,
 }
-_IN_FOLDERS = _KINDS.keys() - {".json"}
 _BROKEN = (OSError, EOFError, zlib.error)
 
 
@@ -48,11 +48,16 @@ class Source:
     @property
     def name(self) -> str:
         """The name by which it is reported."""
-        return self.known_as or str(self.path)
+        return self.known_as or _said(self.path)
 
     def identity(self) -> Json:
         """What tells in a checkpoint whether it is still the same file."""
-        return {"path": str(self.path.resolve()), "size": self.size, "changed": self.changed}
+        return {"path": _said(self.path.resolve()), "size": self.size, "changed": self.changed}
+
+
+def _said(path: Path) -> str:
+    """A path as text that can be written, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def find(paths: Iterable[str | Path], without: Iterable[Path] = ()) -> list[Source]:
@@ -68,10 +73,10 @@ def find(paths: Iterable[str | Path], without: Iterable[Path] = ()) -> list[Sour
         if str(given) == "-":
             raise CohortError("a cohort is read from files, so that a run that was stopped can go on; not from standard input")
         if path.is_dir():
-            known = (p for p in path.rglob("*") if p.is_file() and _ending(p)[0] in _IN_FOLDERS)
+            known = (p for p in path.rglob("*") if p.is_file() and _ending(p)[0] in _KINDS and _has_facts(p))
             files = sorted(p for p in known if own.isdisjoint((p.resolve(), *p.resolve().parents)))
             if not files:
-                raise CohortError(f"{path}: no facts in this folder (looked for {', '.join(sorted(_IN_FOLDERS))}, also with .gz)")
+                raise CohortError(f"{path}: no facts in this folder (looked for {', '.join(sorted(_KINDS))}, also with .gz)")
         else:
             files = [path]
         found += [_source(file) for file in files]
@@ -85,6 +90,11 @@ def _ending(path: Path) -> tuple[str, bool]:
     name = path.name.lower()
     packed = name.endswith(".gz")
     return Path(name.removesuffix(".gz")).suffix, packed
+
+
+def _has_facts(path: Path) -> bool:
+    ending, packed = _ending(path)
+    return ending != ".json" or json_has_facts(path, gzip.open if packed else open)
 
 
 def _source(file: Path) -> Source:
