@@ -1,5 +1,5 @@
 #+ summary: Derived quantities, differences, then ratios
-#+ description: A quantity that is the difference or the ratio of two others is computed where it is not stated itself, or only by an older statement. The difference takes the latest final subtrahend before the minuend.
+#+ description: A quantity that is the difference or the ratio of two others is computed where it is not stated itself, or only by an older statement. The difference takes the latest final subtrahend before the minuend; that it is before is said twice, because some stores give an empty row for a group in which nothing is found.
 #+ tags: [prepare]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -23,6 +23,7 @@ WHERE {
   ?patient cg:hasEligible ?minuend ; cg:hasCurrent ?subtrahend .
   ?minuend cg:kind ?from ; cg:canonicalValue ?a ; cg:knownFrom ?time .
   ?subtrahend cg:kind ?less ; cg:canonicalValue ?b ; cg:knownFrom ?before .
+  FILTER(?before < ?time)
   FILTER NOT EXISTS { ?patient cg:hasCandidate ?stated . ?stated cg:kind ?class ; cg:knownFrom ?when . FILTER(?when >= ?time) }
   BIND(?a - ?b AS ?value)
   BIND(IRI(CONCAT(STR(?patient), "/derived/", REPLACE(STR(?class), "^.*[/#]", ""))) AS ?node)
