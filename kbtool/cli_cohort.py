@@ -38,7 +38,7 @@ def cohort(
     strict: Annotated[bool, typer.Option("--strict", help="A bad observation refuses its patient.")] = False,
     partition: Annotated[
         bool,
-        typer.Option("--partition", help="Bring triples together by patient first, where they are not."),
+        typer.Option("--partition", help="Bring together by patient first: triples, or FHIR resources one a line."),
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew instead of going on with a stopped run.")] = False,
     batch: Annotated[int, typer.Option("--batch", metavar="N", help="Patients that are assessed together.")] = engine.BATCH,

@@ -136,7 +136,8 @@ def test_rdflib_agrees_where_a_group_has_nothing_in_it(kb: kbtool.KnowledgeBase,
     facts = """@prefix cg: <https://w3id.org/kbtool/cg/> . @prefix dk: <https://w3id.org/kbtool/dialysis/> .
         @prefix xsd: <http://www.w3.org/2001/XMLSchema#> .
         <urn:p> a cg:Patient ; cg:hasTreatment [ a dk:Haemodialysis ; cg:start "2025-01-05T12:00:00Z"^^xsd:dateTime ] ;
-          cg:hasObservation [ a dk:PreDialysisWeight ; cg:value 72 ; cg:unit "kg" ; cg:time "2026-02-10T05:59:24Z"^^xsd:dateTime ] ,
+          cg:hasObservation
+            [ a dk:PreDialysisWeight ; cg:value 72 ; cg:unit "kg" ; cg:time "2026-02-10T05:59:24Z"^^xsd:dateTime ] ,
             [ a dk:PostDialysisWeight ; cg:value 70 ; cg:unit "kg" ; cg:time "2026-02-10T10:00:00Z"^^xsd:dateTime ] .
     """
     assert engines_differ(kb, records(kb, [facts.encode()]), AS_OF, updates) == []

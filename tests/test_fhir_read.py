@@ -1243,7 +1243,7 @@ def test_ids_are_those_of_the_patient() -> None:
 @pytest.mark.parametrize("later", [LATER, EARLIER, None])
 @pytest.mark.parametrize("other", [{}, {"code": coded(LOINC, "718-7", "Hemoglobin")}])
 def test_one_address_belongs_to_one_patient(url: str | None, kind: str, later: str | None, other: Json) -> None:
-    """A result that was filed under the wrong patient and moved: neither has it as a fact, and one is told so."""
+    """A result that was filed under the wrong patient and moved: neither has it as a fact, and both are told so."""
     if url and kind == "loose":
         return
     meta = [{"lastUpdated": MEANWHILE}, {"lastUpdated": later} if later else {}]
@@ -1267,9 +1267,10 @@ def test_one_address_belongs_to_one_patient(url: str | None, kind: str, later: s
 
 def test_a_drug_that_another_patient_has_too_may_be_taken() -> None:
     sent = [statement(subject={"reference": f"Patient/{p}"}) for p in ("P", "Q")]
-    (first,) = read_resources([bundle(sent)], kb().knowledge).patients.values()
-    assert first.reference == "Patient/P"
-    assert [local_name(q.object.value) for q in first.quads if q.predicate == CG["mayHave"]] == ["Baclofen"]
+    patients = read_resources([bundle(sent)], kb().knowledge).patients.values()
+    assert [patient.reference for patient in patients] == ["Patient/P", "Patient/Q"]
+    for patient in patients:
+        assert [local_name(q.object.value) for q in patient.quads if q.predicate == CG["mayHave"]] == ["Baclofen"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ TREATED_AT = CG["treatedAt"]
 
 SCATTERED = (
     "facts of this patient, or of a node that belongs to it, stand in more than one place of the inputs, so that they may have "
-    "been read in part; bring them together (for triples --partition does it)"
+    "been read in part; bring them together (for triples and single FHIR resources --partition does it)"
 )
 """Why a patient is refused whose facts are scattered."""
 

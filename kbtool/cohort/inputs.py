@@ -19,13 +19,13 @@ from kbtool.facts import json_has_facts
 
 _BOM = b"\xef\xbb\xbf"
 
-_TURTLE, _LINES = "turtle", "ndjson"
+TURTLE, _LINES = "turtle", "ndjson"
 
-SORTED = "sorted"
-"""The kind of a file of triples in an order of our own: its lines mean nothing to anybody else."""
+SORTED, BUNDLED = "sorted", "bundled"
+"""The kinds of files of triples and of Bundles in an order of our own: their lines mean nothing to anybody else."""
 _KINDS = {
     ".nt": TRIPLES,
-    ".ttl": _TURTLE,
+    ".ttl": TURTLE,
     ".ndjson": _LINES,
     ".jsonl": _LINES,
     ".json": DOCUMENT,
@@ -253,7 +253,8 @@ def _lines(file: _Open) -> Iterator[Piece]:
             end = Position(file.number, offset, number)
             line = line.removeprefix(_BOM)
             if line.strip():
-                yield Piece([Unit(DOCUMENT, line, file.source.name, file.number, (number, number), 1)], end, file.read)
+                lines = (number, number) if file.source.kind != BUNDLED else None
+                yield Piece([Unit(DOCUMENT, line, file.source.name, file.number, lines, 1)], end, file.read)
             else:
                 yield Piece([], end, file.read)
     except _BROKEN as error:
@@ -274,7 +275,7 @@ def _document(file: _Open) -> Iterator[Piece]:
     yield Piece([unit], file.end(), file.read)
 
 
-_READERS = {TRIPLES: _triples, SORTED: _triples, _TURTLE: _turtle, _LINES: _lines, DOCUMENT: _document}
+_READERS = {TRIPLES: _triples, SORTED: _triples, TURTLE: _turtle, _LINES: _lines, BUNDLED: _lines, DOCUMENT: _document}
 
 
 def _breaks_off(error: Exception) -> str:

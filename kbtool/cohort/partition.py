@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 from kbtool.cohort.checkpoint import replacing
 from kbtool.cohort.cut import LINE, Vocabulary, is_patient, renamed
-from kbtool.cohort.inputs import SORTED, Source, unpacked
+from kbtool.cohort.inputs import BUNDLED, SORTED, TURTLE, Source, unpacked
 from kbtool.cohort.stretch import lines_of, turtle_lines
 from kbtool.cohort.units import TRIPLES, CohortError
+from kbtool.knowledge import Knowledge
 
+FAST = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; PRAGMA cache_size = -65536;"
+"""How a database is kept that is made anew after a crash."""
 _SCHEMA = """
-PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; PRAGMA cache_size = -65536;
 CREATE TABLE triple (place INTEGER PRIMARY KEY, node INTEGER, line BLOB);
 CREATE TABLE link (subject INTEGER, object INTEGER);
 CREATE TABLE owner (node INTEGER PRIMARY KEY, patient INTEGER);
@@ -41,28 +43,41 @@ ORDER BY patient.place IS NULL, patient.place, triple.place
 _AT_ONCE = 10_000
 
 
-def together(sources: list[Source], folder: Path, vocabulary: Vocabulary, note: Callable[[str], None]) -> list[Source]:
-    """The inputs as one file in the order of patients, in the folder of the run; made once.
+def together(
+    sources: list[Source], folder: Path, knowledge: Knowledge, vocabulary: Vocabulary, note: Callable[[str], None]
+) -> list[Source]:
+    """The inputs by patient, in the folder of the run: triples as one file, resources of FHIR as one of Bundles; made once.
 
-    Raises CohortError for inputs that are documents, and where a file is broken: whose the broken part is, nobody knows.
+    Raises CohortError where something is broken or belongs to neither: whose that is, nobody knows.
     """
-    documents = [source.name for source in sources if source.kind not in (TRIPLES, "turtle")]
-    if documents:
-        raise CohortError(f"--partition brings triples together (.nt, .ttl); a document is read as it is: {documents[0]}")
-    file = folder / "sorted.nt"
-    if not file.is_file():
-        note("bringing the triples of each patient together")
-        _sort(sources, folder, file, vocabulary)
+    triples = [source for source in sources if source.kind in (TRIPLES, TURTLE)]
+    resources = [source for source in sources if source.kind not in (TRIPLES, TURTLE)]
+    found = []
+    if triples:
+        file = folder / "sorted.nt"
+        if not file.is_file():
+            note("bringing the triples of each patient together")
+            _sort(triples, folder, file, vocabulary)
+        found.append(_made(file, SORTED, triples))
+    if resources:
+        from kbtool.cohort.bundling import bundled
+
+        note("bringing the resources of each patient together")
+        found.append(_made(bundled(resources, folder, knowledge), BUNDLED, resources))
+    return found
+
+
+def _made(file: Path, kind: str, sources: list[Source]) -> Source:
     about = file.stat()
     name = sources[0].name if len(sources) == 1 else "the inputs, brought together"
-    return [Source(file, SORTED, False, about.st_size, about.st_mtime_ns, name)]
+    return Source(file, kind, False, about.st_size, about.st_mtime_ns, name)
 
 
 def _sort(sources: list[Source], folder: Path, file: Path, vocabulary: Vocabulary) -> None:
     database = folder / "sorting.sqlite"
     database.unlink(missing_ok=True)
     with closing(sqlite3.connect(database, isolation_level=None)) as base:
-        base.executescript(_SCHEMA)
+        base.executescript(FAST + _SCHEMA)
         base.execute("CREATE TABLE patient (node INTEGER PRIMARY KEY, place INTEGER)")
         base.execute("BEGIN")
         for number, source in enumerate(sources):
@@ -90,10 +105,10 @@ def _load(base: sqlite3.Connection, source: Source, number: int, vocabulary: Voc
 
     for line, match in _statements(source, number):
         node, predicate, target = match.groups()
-        subject = _hash(node)
+        subject = digest(node)
         triples.append((subject, line))
         if vocabulary.leads(predicate, target):
-            links.append((subject, _hash(target)))
+            links.append((subject, digest(target)))
         elif is_patient(predicate, target):
             flush()
             base.execute("INSERT OR IGNORE INTO patient SELECT ?, MAX(place) FROM triple", (subject,))
@@ -130,6 +145,11 @@ def _statements(source: Source, number: int) -> Iterator[tuple[bytes, re.Match[b
 
 def _join_sharing(base: sqlite3.Connection) -> None:
     """Give the nodes of patients who share one to the first of them."""
+    base.executemany("UPDATE owner SET patient = ? WHERE patient = ?", joined(base.execute(_SHARED).fetchall()))
+
+
+def joined(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pairs of patients who stand together: for each but one of those who are linked that one, and the patient."""
     above: dict[int, int] = {}
 
     def root(patient: int) -> int:
@@ -137,10 +157,11 @@ def _join_sharing(base: sqlite3.Connection) -> None:
             patient = above[patient]
         return patient
 
-    for one, other in base.execute(_SHARED).fetchall():
+    for one, other in pairs:
         above[root(one)] = root(other)
-    base.executemany("UPDATE owner SET patient = ? WHERE patient = ?", [(root(p), p) for p in above])
+    return [(root(patient), patient) for patient in above]
 
 
-def _hash(node: bytes) -> int:
+def digest(node: bytes) -> int:
+    """A number of 64 bits for a node."""
     return int.from_bytes(hashlib.blake2b(node, digest_size=8).digest(), "little", signed=True)

@@ -184,7 +184,8 @@ def _facts_of(unit: Unit, knowledge: Knowledge, refused: Refused) -> Facts:
 
         if _RESOURCE.match(unit.data):
             raise FactsError(
-                f"{unit.file}: a single FHIR resource; a patient's resources are read together: put them into one Bundle a line"
+                f"{unit.file}: a single FHIR resource; a patient's resources are read together: put them into one Bundle a "
+                "line, or start with --partition"
             )
         found = read(unit.data, knowledge, unit.file)
         for stray in found.stray:

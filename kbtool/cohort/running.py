@@ -76,7 +76,6 @@ def run(settings: Settings, watch: Watch | None = None) -> tuple[Json, Total]:
     vocabulary, prefixes, sha256 = Vocabulary.read(knowledge), knowledge.prefixes, knowledge.sha256
     try:
         about = identity(settings, sources, knowledge, moment.value)
-        del knowledge  # the workers need it, this process no more
         checkpoint.open(about, restart=settings.restart, as_of_given=settings.as_of is not None)
         about = checkpoint.about
         ontology = str(settings.ontology) if settings.ontology else None
@@ -85,7 +84,8 @@ def run(settings: Settings, watch: Watch | None = None) -> tuple[Json, Total]:
         if settings.partition:
             from kbtool.cohort.partition import together
 
-            read = together(sources, checkpoint.parts, vocabulary, watch.note)
+            read = together(sources, checkpoint.parts, knowledge, vocabulary, watch.note)
+        del knowledge  # the workers need it, this process no more
         with closing(_workers(settings, job)) as workers:
             crew = _Crew(workers, job, vocabulary, watch)
             cohort = _Cohort(read, vocabulary, settings.size, checkpoint, crew)
@@ -211,7 +211,8 @@ class _Cohort:
         if number > 10 and 2 * number > patients:
             raise CohortError(
                 f"the facts of {number} of {patients} patients stand in more than one place of the inputs; start with "
-                "--restart --partition, which brings triples together first (documents have to be brought together by you)"
+                "--restart --partition, which brings triples and single FHIR resources together first (other documents are yours "
+                "to bring together)"
             )
         for batch, fragments in self.crew.assessed(self._again(found)):
             self.checkpoint.write(batch, fragments, without=len(found[batch.number]))

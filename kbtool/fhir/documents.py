@@ -96,6 +96,15 @@ def _is_server(base: str, kind: str) -> bool:
     return base.startswith("http") and base.endswith("/") and _is_iri(f"{base}{kind}/1")
 
 
+def patient_named(subject: Any) -> str | None:
+    """The end of the address by which a subject names a patient, Patient/id, wherever that is; None where it has none."""
+    reference = subject.get("reference") if isinstance(subject, dict) else None
+    if not isinstance(reference, str) or reference.startswith("#"):
+        return None
+    tail = "/".join(_unversioned(reference).rsplit("/", 2)[-2:])
+    return tail if tail.startswith("Patient/") and _RELATIVE.fullmatch(tail) else None
+
+
 class Entry:
     """A resource in its place: the fullUrl of its entry, if any. plain: whether it is known to hold no modifierExtension.
 

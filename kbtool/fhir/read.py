@@ -221,15 +221,21 @@ class Reading:
         if entry.iri:
             owner = (self._owners if entry.full_url else scope.owners).setdefault(entry.iri, whose[0])
             if owner != whose[0]:
-                self.records[owner].disown(entry.iri)
-                self._lose(outcome, "another patient has a resource of the same address, and whose it is cannot be told")
+                self._record(*whose).add(entry, outcome)
+                for each in (owner, whose[0]):
+                    self.records[each].disown(entry.iri)
                 return
         self._record(*whose).add(entry, outcome)
 
     def _must_wait(self, entry: Entry, subject: Any, scope: Scope) -> bool:
         """Whether something that the resource points at may still come from another source."""
-        if isinstance(subject, dict) and "reference" not in subject and "identifier" in subject:
+        whom = subject.get("reference") if isinstance(subject, dict) else None
+        if whom is None and isinstance(subject, dict) and "identifier" in subject:
             return True
+        if isinstance(whom, str) and not whom.startswith("#"):
+            stays = entry.base is None and whom.startswith("Patient/")  # named so alike, whether that patient comes or not
+            if not stays and scope.find(whom, entry) is None:
+                return True
         pointed = entry.resource.get("medicationReference")
         if pointed is None and isinstance(entry.resource.get("medication"), dict):
             pointed = entry.resource["medication"].get("reference")

@@ -1,0 +1,196 @@
+"""Bring the FHIR resources of each patient together, as an export for bulk data has them in files by type: on the disk, not in
+memory.
+
+A database in the folder of the run holds every resource by the patient whom its subject names. Each patient's become one
+Bundle, with the medications and organisations that they point at; patients of whom it cannot be told apart whose a resource
+is share a Bundle, so that the reader sees what it would see in everything at once. What belongs to nobody is handed on if
+the reader has something to say of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from kbtool.cohort.checkpoint import replacing
+from kbtool.cohort.inputs import Source, unpacked
+from kbtool.cohort.partition import FAST, digest, joined
+from kbtool.cohort.stretch import MAX_LINE, lines_of
+from kbtool.cohort.units import DOCUMENT, CohortError, Json
+from kbtool.facts import FactsError
+from kbtool.fhir.documents import Entry, patient_named
+from kbtool.fhir.read import loads, read_resources
+from kbtool.knowledge import Knowledge
+
+_SCHEMA = """
+CREATE TABLE resource (place INTEGER PRIMARY KEY, name INTEGER, patient INTEGER, line BLOB);
+CREATE TABLE identified (place INTEGER, identifier INTEGER);
+CREATE TABLE known (identifier INTEGER, patient INTEGER);
+CREATE TABLE shared (place INTEGER PRIMARY KEY, name TEXT, line BLOB);
+"""
+_FOUND = (
+    "CREATE INDEX by_name ON resource (name, patient)",
+    "CREATE INDEX by_identifier ON known (identifier, patient)",
+    "CREATE INDEX by_shared ON shared (name)",
+    """UPDATE resource SET patient = (
+  SELECT MIN(known.patient) FROM identified JOIN known USING (identifier) WHERE identified.place = resource.place
+) WHERE place IN (SELECT place FROM identified)""",
+)
+_SHARING = """
+SELECT least, resource.patient FROM (
+  SELECT name, MIN(patient) AS least FROM resource GROUP BY name HAVING least <> MAX(patient)
+) JOIN resource USING (name) WHERE resource.patient <> least
+UNION
+SELECT resource.patient, known.patient FROM identified JOIN known USING (identifier) JOIN resource USING (place)
+WHERE known.patient <> resource.patient
+"""
+_GROUPED = (
+    "CREATE INDEX by_patient ON resource (patient, place)",
+    "CREATE TABLE person AS SELECT patient, MIN(place) AS place FROM resource WHERE patient IS NOT NULL GROUP BY patient",
+)
+_POINTED = re.compile(rb'"reference"\s*:\s*"(?:[^"\\]*/)?((?:Medication|Organization)/[A-Za-z0-9\-.]{1,64})[/"]')
+_SHARED = ("Medication", "Organization")
+"""Resources that many patients point at, and that say nothing of anybody."""
+_INSERT = {
+    "resource": "INSERT INTO resource VALUES (?, ?, ?, ?)",
+    "identified": "INSERT INTO identified VALUES (?, ?)",
+    "known": "INSERT INTO known VALUES (?, ?)",
+    "shared": "INSERT INTO shared VALUES (?, ?, ?)",
+}
+_AT_ONCE = 1_000
+_STRAYS = 500
+"""So many resources of nobody are handed on together."""
+
+
+def bundled(sources: list[Source], folder: Path, knowledge: Knowledge) -> Path:
+    """The resources in some files as Bundles, one of them a line; made once. Raises CohortError for what is no resource of FHIR:
+    whose it is, nobody knows."""
+    file, database = folder / "bundled.ndjson", folder / "bundling.sqlite"
+    if file.is_file():
+        return file
+    database.unlink(missing_ok=True)
+    with closing(sqlite3.connect(database, isolation_level=None)) as base:
+        base.executescript(FAST + _SCHEMA)
+        base.execute("BEGIN")
+        _load(base, sources)
+        for statement in _FOUND:
+            base.execute(statement)
+        pairs = base.execute(_SHARING).fetchall()
+        base.executemany("UPDATE resource SET patient = ? WHERE patient = ?", joined(pairs))
+        for statement in _GROUPED:
+            base.execute(statement)
+        with replacing(file) as out:
+            for (patient,) in base.execute("SELECT patient FROM person ORDER BY place"):
+                own = base.execute("SELECT line FROM resource WHERE patient = ? ORDER BY place", (patient,))
+                out.write(_bundle(_with_shared(base, [line for (line,) in own])))
+            out.writelines(map(_bundle, _strays(base, knowledge)))
+        base.execute("COMMIT")
+    database.unlink()
+    return file
+
+
+def _load(base: sqlite3.Connection, sources: list[Source]) -> None:
+    rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in _INSERT}
+    for place, (resource, line) in enumerate((pair for source in sources for pair in _resources(source)), 1):
+        entry = Entry(resource)
+        if entry.kind in _SHARED:
+            rows["shared"].append((place, entry.tail, line))
+        else:
+            subject = resource.get("subject") or resource.get("patient")
+            patient = _number(entry.tail if entry.kind == "Patient" else patient_named(subject))
+            if entry.kind == "Patient" and patient is not None:
+                rows["known"] += ((each, patient) for each in _identifiers(resource))
+            elif patient is None and isinstance(subject, dict):
+                rows["identified"] += ((place, each) for each in _identifiers(subject))
+            rows["resource"].append((place, _number(entry.tail), patient, line))
+        if place % _AT_ONCE == 0:
+            _flush(base, rows)
+    _flush(base, rows)
+
+
+def _flush(base: sqlite3.Connection, rows: dict[str, list[tuple[object, ...]]]) -> None:
+    for name, some in rows.items():
+        base.executemany(_INSERT[name], some)
+        some.clear()
+
+
+def _number(tail: str | None) -> int | None:
+    return None if tail is None else digest(tail.encode())
+
+
+def _identifiers(resource: Json) -> Iterator[int]:
+    """The identifiers of a patient, or of a reference to one."""
+    found = resource.get("identifier")
+    for identifier in found if isinstance(found, list) else [found]:
+        if isinstance(identifier, dict) and isinstance(identifier.get("value"), str):
+            yield digest(json.dumps([str(identifier.get("system", "")), identifier["value"]]).encode())
+
+
+def _resources(source: Source) -> Iterator[tuple[Json, bytes]]:
+    """The resources in a file, each with what stands for it in one line."""
+    number = 0
+    try:
+        with source.path.open("rb") as raw:
+            stream = unpacked(raw, source.packed)
+            whole = source.kind == DOCUMENT
+            for number, line in enumerate([stream.read(MAX_LINE + 1)] if whole else lines_of(stream, source.name), 1):
+                data = line.removeprefix(b"\xef\xbb\xbf").strip()
+                where = source.name if whole else f"{source.name}: line {number}"
+                if len(line) > MAX_LINE:
+                    raise CohortError(f"{where}: longer than {MAX_LINE // 2**20} MB")
+                if data:
+                    yield _resource(data, where), data.replace(b"\r", b" ").replace(b"\n", b" ")
+    except (OSError, EOFError) as error:
+        raise CohortError(f"{source.name}: cannot be read after line {number}: {error}") from None
+
+
+def _resource(data: bytes, where: str) -> Json:
+    try:
+        found: Json = loads(data, where)
+    except FactsError as error:
+        raise CohortError(f"{error}; nobody can tell whose it is, so correct it") from None
+    kind = found.get("resourceType") if isinstance(found, dict) else None
+    if not isinstance(kind, str) or kind == "Bundle" or any(key.startswith("@") for key in found):
+        raise CohortError(
+            f"{where}: not a single FHIR resource; --partition brings these (and triples) together by patient, a Bundle or "
+            "JSON-LD is read as it is: give it in a run of its own"
+        )
+    return found
+
+
+def _with_shared(base: sqlite3.Connection, lines: list[bytes]) -> list[bytes]:
+    """Resources, and before them what they point at, with what that points at."""
+    found: dict[int, bytes] = {}
+    names: set[str] = set()
+    waiting = lines
+    while waiting:
+        fresh = {name.decode() for line in waiting for name in _POINTED.findall(line.replace(b"\\/", b"/"))} - names
+        names |= fresh
+        select = "SELECT place, line FROM shared WHERE name = ?"
+        pointed = {place: line for name in sorted(fresh) for place, line in base.execute(select, (name,))}
+        found |= pointed
+        waiting = list(pointed.values())
+    return [*(line for _, line in sorted(found.items())), *lines]
+
+
+def _strays(base: sqlite3.Connection, knowledge: Knowledge) -> Iterator[list[bytes]]:
+    """The resources of nobody of which the reader has something to say."""
+    rows = base.execute("SELECT line FROM resource WHERE patient IS NULL ORDER BY place")
+    while lines := [line for (line,) in rows.fetchmany(_STRAYS)]:
+        lines = _with_shared(base, lines)
+        if any(stray.matters for stray in read_resources(map(loads, lines), knowledge).stray):
+            yield lines
+
+
+def _bundle(lines: Iterable[bytes]) -> bytes:
+    entries = b",".join(b'{"resource":%s}' % line for line in lines)
+    made = b'{"resourceType":"Bundle","type":"collection","entry":[%s]}\n' % entries
+    if len(made) > MAX_LINE:
+        raise CohortError(
+            f"more than {MAX_LINE // 2**20} MB of resources belong to one patient, or to patients who cannot be told apart"
+        )
+    return made
