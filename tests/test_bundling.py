@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +191,15 @@ def test_what_is_no_resource_stops_the_run(tmp_path: Path, text: str, said: str)
         assessed(tmp_path, tmp_path / "in.ndjson")
 
 
-def test_a_file_that_is_cut_off_stops_the_run(tmp_path: Path) -> None:
-    packed = gzip.compress("\n".join(map(line, resources(1)[0])).encode())
-    (tmp_path / "in.ndjson.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(CohortError, match="cannot be read"):
-        assessed(tmp_path, tmp_path / "in.ndjson.gz")
+@pytest.mark.parametrize("form", ["ndjson", "nt"])
+@pytest.mark.parametrize(
+    "damage", [lambda packed: packed[: len(packed) // 2], lambda packed: packed[:200] + b"\xff" * 50 + packed[250:]]
+)
+def test_a_file_that_is_damaged_stops_the_run(tmp_path: Path, form: str, damage: Callable[[bytes], bytes]) -> None:
+    text = made.n_triples(made.patient(3, 1, 0.0)) if form == "nt" else "\n".join(map(line, resources(1)[0]))
+    (tmp_path / f"in.{form}.gz").write_bytes(damage(gzip.compress(text.encode())))
+    with pytest.raises(CohortError, match=r"cannot be read|not valid"):
+        assessed(tmp_path, tmp_path / f"in.{form}.gz")
 
 
 def test_a_patient_with_too_much_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kbtool.cohort.checkpoint import replacing
-from kbtool.cohort.inputs import Source, unpacked
+from kbtool.cohort.inputs import BROKEN, Source, unpacked
 from kbtool.cohort.partition import FAST, digest, joined
 from kbtool.cohort.stretch import MAX_LINE, lines_of
 from kbtool.cohort.units import DOCUMENT, CohortError, Json
@@ -36,9 +36,11 @@ _FOUND = (
     "CREATE INDEX by_name ON resource (name, patient)",
     "CREATE INDEX by_identifier ON known (identifier, patient)",
     "CREATE INDEX by_shared ON shared (name)",
+    "CREATE INDEX by_place ON identified (place, identifier)",
     """UPDATE resource SET patient = (
   SELECT MIN(known.patient) FROM identified JOIN known USING (identifier) WHERE identified.place = resource.place
 ) WHERE place IN (SELECT place FROM identified)""",
+    "CREATE INDEX by_patient ON resource (patient, place)",
 )
 _SHARING = """
 SELECT least, resource.patient FROM (
@@ -48,10 +50,7 @@ UNION
 SELECT resource.patient, known.patient FROM identified JOIN known USING (identifier) JOIN resource USING (place)
 WHERE known.patient <> resource.patient
 """
-_GROUPED = (
-    "CREATE INDEX by_patient ON resource (patient, place)",
-    "CREATE TABLE person AS SELECT patient, MIN(place) AS place FROM resource WHERE patient IS NOT NULL GROUP BY patient",
-)
+_PEOPLE = "SELECT patient FROM resource WHERE patient IS NOT NULL GROUP BY patient ORDER BY MIN(place)"
 _POINTED = re.compile(rb'"reference"\s*:\s*"(?:[^"\\]*/)?((?:Medication|Organization)/[A-Za-z0-9\-.]{1,64})[/"]')
 _SHARED = ("Medication", "Organization")
 """Resources that many patients point at, and that say nothing of anybody."""
@@ -81,10 +80,8 @@ def bundled(sources: list[Source], folder: Path, knowledge: Knowledge) -> Path:
             base.execute(statement)
         pairs = base.execute(_SHARING).fetchall()
         base.executemany("UPDATE resource SET patient = ? WHERE patient = ?", joined(pairs))
-        for statement in _GROUPED:
-            base.execute(statement)
         with replacing(file) as out:
-            for (patient,) in base.execute("SELECT patient FROM person ORDER BY place"):
+            for (patient,) in base.execute(_PEOPLE):
                 own = base.execute("SELECT line FROM resource WHERE patient = ? ORDER BY place", (patient,))
                 out.write(_bundle(_with_shared(base, [line for (line,) in own])))
             out.writelines(map(_bundle, _strays(base, knowledge)))
@@ -144,7 +141,7 @@ def _resources(source: Source) -> Iterator[tuple[Json, bytes]]:
                     raise CohortError(f"{where}: longer than {MAX_LINE // 2**20} MB")
                 if data:
                     yield _resource(data, where), data.replace(b"\r", b" ").replace(b"\n", b" ")
-    except (OSError, EOFError) as error:
+    except BROKEN as error:
         raise CohortError(f"{source.name}: cannot be read after line {number}: {error}") from None
 
 

@@ -31,7 +31,8 @@ _KINDS = {
     ".json": DOCUMENT,
     ".jsonld": DOCUMENT,
 }
-_BROKEN = (OSError, EOFError, zlib.error)
+BROKEN = (OSError, EOFError, zlib.error)
+"""What is raised where a file cannot be read, or unpacked, to its end."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _triples(file: _Open) -> Iterator[Piece]:
             blocks = chain([first.removeprefix(_BOM)], blocks)
         for stretch in cutter.feed(blocks):
             yield Piece([stretch], Position(file.number, cutter.offset, cutter.first - 1), file.read)
-    except _BROKEN as error:
+    except BROKEN as error:
         problem = _breaks_off(error)
     yield from _rest(cutter, file, problem)
 
@@ -218,7 +219,7 @@ def _turtle(file: _Open) -> Iterator[Piece]:
     except SyntaxError as error:
         line = error.lineno
         problem = f"the file is not valid Turtle from here on: {error.msg}"
-    except (ValueError, *_BROKEN) as error:
+    except (ValueError, *BROKEN) as error:
         problem = _breaks_off(error)
     yield from _rest(cutter, file, problem, line)
 
@@ -257,7 +258,7 @@ def _lines(file: _Open) -> Iterator[Piece]:
                 yield Piece([Unit(DOCUMENT, line, file.source.name, file.number, lines, 1)], end, file.read)
             else:
                 yield Piece([], end, file.read)
-    except _BROKEN as error:
+    except BROKEN as error:
         problem = f"nothing of the file was read from here on: {_breaks_off(error)}"
         yield Piece([file.broken(problem, number + 1)], file.end(), file.read)
 
@@ -265,7 +266,7 @@ def _lines(file: _Open) -> Iterator[Piece]:
 def _document(file: _Open) -> Iterator[Piece]:
     try:
         data = file.stream.read(MAX_LINE + 1)
-    except _BROKEN as error:
+    except BROKEN as error:
         yield Piece([file.broken(_breaks_off(error))], file.end(), file.read)
         return
     if len(data) > MAX_LINE:

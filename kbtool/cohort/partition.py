@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kbtool.cohort.checkpoint import replacing
 from kbtool.cohort.cut import LINE, Vocabulary, is_patient, renamed
-from kbtool.cohort.inputs import BUNDLED, SORTED, TURTLE, Source, unpacked
+from kbtool.cohort.inputs import BROKEN, BUNDLED, SORTED, TURTLE, Source, unpacked
 from kbtool.cohort.stretch import lines_of, turtle_lines
 from kbtool.cohort.units import TRIPLES, CohortError
 from kbtool.knowledge import Knowledge
@@ -139,7 +139,7 @@ def _statements(source: Source, number: int) -> Iterator[tuple[bytes, re.Match[b
                 yield line, again
     except SyntaxError as error:
         raise CohortError(f"{source.name}: line {error.lineno}: not valid Turtle: {error.msg}") from None
-    except (OSError, EOFError, ValueError) as error:
+    except (*BROKEN, ValueError) as error:
         raise CohortError(f"{source.name}: cannot be read after line {place}: {error}") from None
 
 
