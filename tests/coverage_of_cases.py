@@ -141,7 +141,9 @@ def _by_the_knowledge(knowledge: Knowledge, criteria: Criteria, iri: str, kind: 
         if not standing:
             found["contraindicated"] = "no standing prohibition forbids its action"
         mains = [c for main in of("accompanies") for c in of("appliesTo", main)]
-        if not open_([*applies, *mains, *(c for p in standing for c in of("appliesTo", p))]):
+        either = [iri, *of("accompanies")]  # what could not be read may meet what these are met by, or wait for the absence of
+        unread = standing or any(of(link, each) for link in ("metWhen", "requiresAbsenceOf") for each in either)
+        if not unread and not open_([*applies, *mains, *(c for p in standing for c in of("appliesTo", p))]):
             found["undetermined"] = "neither its criterion nor a prohibition of its action can be unknown"
     elif not open_([*applies, *of("raisedByOrder")]):
         found["possible"] = "its criterion rests on nothing that can be lacking"

@@ -34,6 +34,11 @@ class UnsayableError(Exception):
     """A fact cannot be said in FHIR so that it means the same."""
 
 
+def sayable(case: Case) -> bool:
+    """Whether a case can be said in FHIR: it has one patient, and nothing that its record holds and nobody could read."""
+    return len(case.group) == 1 and not any(quad.predicate == CG["mayHave"] for quad in case.group[0].triples)
+
+
 class Writer:
     """Writes the records of patients of one knowledge base."""
 

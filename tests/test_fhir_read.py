@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from fhir_records import CLINICAL, Number, UnsayableError, Writer, bundle, dumps
+from fhir_records import CLINICAL, Number, UnsayableError, Writer, bundle, dumps, sayable
 from golden import cases, differences
 
 import kbtool
@@ -139,10 +139,10 @@ def left(patient: PatientRead) -> NotRead:
 
 
 def _said() -> dict[str, bytes]:
-    """Every worked case that can be said in FHIR, which are all of them that state one patient."""
+    """Every worked case that can be said in FHIR."""
     writer, found = Writer(kb().knowledge), {}
     for name, case in cases().items():
-        if len(case.group) == 1:
+        if sayable(case):
             found[name] = dumps(bundle(writer.resources(case)))
     return found
 
@@ -167,7 +167,8 @@ def essence(answer: Json) -> Json:
 
 def test_every_worked_case_gives_the_answer_of_its_turtle() -> None:
     said, compared, refused, expected_too = _said(), 0, 0, 0
-    assert len(said) == len(cases()), "a worked case cannot be said in FHIR"
+    unread = {name for name in cases() if name.startswith("Unread-")}
+    assert said.keys() == cases().keys() - unread, "a worked case cannot be said in FHIR"
     by_time: dict[str, list[str]] = {}
     for name in said:
         by_time.setdefault(cases()[name].as_of, []).append(name)

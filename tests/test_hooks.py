@@ -44,7 +44,8 @@ from kbtool.namespaces import CG, RDF, SKOS, local_name
 
 Json = dict[str, Any]
 
-ORDERED = [n for n in CASES if "hasOrder" in (FOLDER / f"{n}.ttl").read_text(encoding="utf-8") and not read(n).get("refused")]
+SAYABLE = [n for n in CASES if not n.startswith("Unread-")]  # FHIR states what can be read
+ORDERED = [n for n in SAYABLE if "hasOrder" in (FOLDER / f"{n}.ttl").read_text(encoding="utf-8") and not read(n).get("refused")]
 WORKED = ["P01", "P02", "P05", "P06", "P08", "P09", "P12", "P14", "P15", "P15b", "P16", "P18", "P20", "P22", "P24"]
 SAMPLE = sorted({*WORKED, *CASES[::40]})
 

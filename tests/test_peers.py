@@ -21,6 +21,7 @@ from kbtool import engine
 from kbtool.facts import Facts, PatientFacts, Reader
 from kbtool.fhir.read import read as read_fhir
 from kbtool.knowledge import Knowledge
+from kbtool.namespaces import CG
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
@@ -150,6 +151,7 @@ def translated(kb: kbtool.KnowledgeBase, modules: Path, tmp_path_factory: pytest
 
 
 def test_cql_agrees(kb: kbtool.KnowledgeBase, records: list[PatientFacts], modules: Path, translated: Path) -> None:
+    records = [r for r in records if not any(quad.predicate == CG["mayHave"] for quad in r.triples)]  # no bundle says that
     bundles = fhir.ndjson(kb.knowledge, records)
     expected, names = reference(kb.knowledge, records), everything(kb.knowledge)
     found = compare(expected, javascript.run(modules, translated, bundles, AS_OF).answers, names)

@@ -1,5 +1,5 @@
 #+ summary: What each open answer needs
-#+ description: An answer that is open leads to the unknown criteria that keep it open, and these to the quantities and attributes that are lacking. A ratio that cannot be computed is named by the inputs that lack.
+#+ description: An answer that is open leads to the unknown criteria that keep it open, and these to the quantities and attributes that are lacking. A ratio that cannot be computed is named by the inputs that lack. What goes with another recommendation needs what that one needs.
 #+ tags: [derive]
 
 PREFIX cg: <https://w3id.org/kbtool/cg/>
@@ -93,4 +93,11 @@ INSERT { ?answer cg:needs ?class }
 WHERE {
   ?answer cg:hardStopPossible true ; cg:about/cg:hardStopWhen ?state ; cg:ofPatient ?patient .
   ?patient cg:mayHave ?class . ?class cg:bearsOn ?state
+} ;
+
+INSERT { ?answer cg:needs ?class }
+WHERE {
+  ?answer cg:status cg:Undetermined ; cg:about/cg:accompanies ?main ; cg:ofPatient ?patient .
+  ?patient cg:undetermined ?main .
+  ?other cg:ofPatient ?patient ; cg:about ?main ; cg:needs ?class
 }
