@@ -852,6 +852,30 @@ def test_the_patient_of_whom_processes_die_is_found_and_refused(
     assert {p: a for p, a in found.items() if not a.get("refused")} == healthy
 
 
+@pytest.mark.parametrize("form", ["ndjson", "parquet", "ttl"])
+def test_no_batch_is_lost_where_nothing_is_wrong(tmp_path: Path, form: str) -> None:
+    """With processes of their own, which load what they need when they first need it."""
+    file, notes = tmp_path / "in.nt", []
+    made.write(file, 12, seed=3, broken=0.2)
+
+    class Noting(Watch):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    _, total = run(Settings([file], tmp_path / f"out.{form}", as_of=AS_OF, size=3, jobs=2), Noting())
+    assert (notes, total.patients) == ([], 12)
+
+
+def test_a_worker_does_without_pandas(tmp_path: Path) -> None:
+    """It may be there or not: what is in this file stands for it."""
+    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was loaded')")
+    file, out = tmp_path / "in.nt", tmp_path / "out.parquet"
+    made.write(file, 3, seed=3, broken=0)
+    variables = environment() | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment().get('PYTHONPATH', '')}"}
+    done = subprocess.run(command(file, out, "--jobs", "1"), capture_output=True, text=True, env=variables, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_processes_that_cannot_start_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Processes, "target", staticmethod(helpers.serve_never))
     with pytest.raises(CohortError, match="can start"):

@@ -201,10 +201,19 @@ class _Worker:
         self.process.join()
 
 
+class _WithoutPandas:
+    """Keeps pandas out of a worker: pyarrow would load it, if it is there, and not need it."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(f"no module named {name} is wanted here", name=name)
+
+
 def serve(pipe: Connection, job: Job) -> None:
     """What a worker process does until its parent goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow would load it, if it is there, and not need it
+    sys.meta_path.insert(0, _WithoutPandas)
     ready = prepare(job)
     gc.collect()
     gc.freeze()  # what stays is not searched for circles again and again; those of a task are looked for after it
