@@ -188,7 +188,7 @@ def sources(
             files = [path]
         for file in files:
             kind = FORMATS.get(file.suffix.lower())
-            if kind is None and forced is None:
+            if kind is None and forced is None and file.exists():
                 raise FactsError(f"{file}: unknown ending; use one of {', '.join(sorted(FORMATS))}, or --input-format")
             try:
                 yield str(file), file.read_bytes(), kind

@@ -27,8 +27,8 @@ from test_patients import FOLDER
 import kbtool
 from kbtool import engine
 from kbtool.criteria import CriterionError
-from kbtool.diff import Comparison, DiffFormat, both, compare, render
-from kbtool.diff.model import GROUPS, SAFETY_CRITICAL
+from kbtool.diff import Comparison, DiffError, DiffFormat, both, compare, render
+from kbtool.diff.model import GROUPS, NOTHING, SAFETY_CRITICAL, Change
 from kbtool.diff.sources import Side
 from kbtool.diff.text import code, escaped, fence, visible
 from kbtool.facts import FactsError
@@ -278,6 +278,16 @@ CHANGES = [
     one("module", "guideline.ttl",
         'DELETE { ?o owl:versionInfo ?v } INSERT { ?o owl:versionInfo "0.2.0" } WHERE { ?o a owl:Ontology ; owl:versionInfo ?v }',
         "modules", "guideline", "version: 0.1.0 -> 0.2.0"),
+    one("scope", "guideline.ttl",
+        "DELETE { ?g cg:scope ?s } INSERT { ?g cg:scope dk:HaemodialysisPatient } WHERE { ?g cg:scope ?s }",
+        "scope", "guideline", "scope: dialysis patient -> haemodialysis patient", "Rules that are changed", "Correct low calcium",
+        "Torsades, seizure, tetany"),
+    one("other notes", "guideline.ttl", 'INSERT DATA { dk:ApplyIce skos:historyNote "Once it was heat."@en }', "words",
+        "ApplyIce", "Once it was heat."),
+    one("row of a table", "model.ttl",
+        "DELETE { ?r cg:readAs ?o } INSERT { ?r cg:readAs cg:Counts } "
+        'WHERE { ?r cg:rowCode "refuted" ; cg:readAs ?o }', "parts", "ConditionVerificationStatus",
+        "read as: does not count; row code: refuted -> read as: counts; row code: refuted"),
     one("axiom without a name", "vocabulary.ttl",
         "INSERT DATA { [ a owl:AllDisjointClasses ; owl:members ( dk:Anuria dk:Areflexia ) ] }", "rest", "", "Anuria, Areflexia"),
 ]  # fmt: skip
@@ -610,6 +620,85 @@ def test_words_that_change_are_no_change_of_advice(tmp_path: Path) -> None:
     assert not found.same
 
 
+def groups(document: Json) -> dict[str, list[Json]]:
+    """The changes of advice by group."""
+    return {group["key"]: group["changes"] for group in document["advice"]["groups"]}
+
+
+def test_words_are_no_cause_and_what_decides_about_all_rules_is_one_of_each_change(tmp_path: Path) -> None:
+    """A typing error mended beside a query that forgets prohibitions: the query is to blame."""
+    update = """DELETE { dk:NoIntravenousMagnesiumDuringDialysis skos:definition ?d }
+      INSERT { dk:NoIntravenousMagnesiumDuringDialysis skos:definition "Never."@en ; skos:changeNote "Shorter."@en }
+      WHERE { dk:NoIntravenousMagnesiumDuringDialysis skos:definition ?d }"""
+    new = edited(tmp_path, "guideline.ttl", update)
+    copied(new, "shapes", "queries")
+    (new / "queries" / "derive" / "20-prohibitions.ru").write_text("INSERT { } WHERE { }\n", encoding="utf-8")
+    found = compared(PROJECT, new, *patients("P01"))
+    document = found.to_json()
+    assert document["knowledge"]["affected"] == []
+    gone = groups(document)["prohibition gone"]
+    assert {c["label"] for c in gone} >= {"No intravenous magnesium during dialysis"}
+    assert {tuple(c["causes"]) for c in gone} == {("queries/derive/20-prohibitions.ru (changed)",)}
+    for format in (DiffFormat.text, DiffFormat.markdown):
+        assert "because of the rule itself" not in render(found, format).lower()
+
+
+def test_a_cause_is_said_of_a_group_only_where_it_is_that_of_all(tmp_path: Path) -> None:
+    document = compared(PROJECT, edited(tmp_path, "local-policy.ttl", THRESHOLD), *patients("P01", "K-below-limit-meql"))
+    assert document.advice is not None
+    change = next(c for c, _ in document.advice.ordered() if c.group == "no longer recommended")
+    document.advice.counts[Change("no longer recommended", change.kind, "urn:x", "status", "recommended", NOTHING)] = 1
+    text, markdown = render(document, DiffFormat.text), render(document, DiffFormat.markdown)
+    lines = text.split("No longer recommended\n")[1].split("\n\n")[0].splitlines()
+    assert "because of" not in lines[0]
+    said = [n for n, line in enumerate(lines) if "  because of low potassium range (limit" in line]
+    assert [lines[n - 1].split(": recommended")[0].split("  ")[-1] for n in said] == [
+        "Adjust dialysate potassium",
+        "Correct low potassium",
+    ]
+    rows = [line for line in markdown.split("No longer recommended\n")[1].splitlines() if line.startswith("| ")][:4]
+    assert rows[0].endswith("| Because of |")
+    assert [row.endswith("| – |") for row in rows[1:]] == [False, False, True]
+
+
+def test_who_is_no_longer_spoken_for_comes_before_what_follows_from_it(tmp_path: Path) -> None:
+    new = edited(tmp_path, "guideline.ttl", "DELETE WHERE { ?g cg:scope ?s }")
+    there, back = (compared(*pair, *patients("P01", "P02")).to_json() for pair in ((PROJECT, new), (new, PROJECT)))
+    (change,) = groups(there)["out of scope"]
+    assert there["advice"]["groups"][0]["key"] == "out of scope"
+    assert (change["new"], change["patients"]) == ("out of scope", 2)
+    assert [c.endswith("(scope)") for c in change["causes"]] == [True]
+    assert there["advice"]["critical"] == 2
+    causes = [c["causes"] for changes in groups(there).values() for c in changes if c["rule"]]
+    assert all(causes), "of every rule, also those of modules without a scope of their own"
+    assert "out of scope" not in groups(back)
+
+
+WEIGHED = {
+    "severity": ("guideline.ttl", "P01", "DELETE { dk:NoIntravenousMagnesiumDuringDialysis cg:severity ?s } INSERT "
+        "{ dk:NoIntravenousMagnesiumDuringDialysis cg:severity cg:High } "
+        "WHERE { dk:NoIntravenousMagnesiumDuringDialysis cg:severity ?s }", "weight", "severity", "critical", "high"),
+    "strength": ("guideline.ttl", "K-below-limit-meql", "DELETE { dk:CorrectHypokalaemia cg:strength ?s } INSERT "
+        "{ dk:CorrectHypokalaemia cg:strength cg:Alternative } WHERE { dk:CorrectHypokalaemia cg:strength ?s }",
+        "weight", "strength", "do", "alternative"),
+    "caution": ("safety.ttl", "IVMg-torsades", "DELETE WHERE { dk:SO-05 cg:touches dk:AdjustDialysateMagnesium }",
+        "caution gone", "caution", "SO-05 holds", ""),
+    "conflict": ("safety.ttl", "IVMg-torsades", "DELETE WHERE { dk:SO-05 cg:touches dk:AdjustDialysateMagnesium }",
+        "weight", "conflict", "yes", "no"),
+    "possible emergency": ("guideline.ttl", "Jerk-with-agitation",
+        "DELETE WHERE { dk:AcuteAluminiumNeurotoxicitySuspected cg:emergency ?e }",
+        "stop gone", "status", "possible emergency", "possible"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_advice_that_weighs_less_is_safety_critical(tmp_path: Path, kind: str) -> None:
+    module, name, update, group, aspect, old, new = WEIGHED[kind]
+    document = compared(PROJECT, edited(tmp_path, module, update), *patients(name)).to_json()
+    assert (aspect, old, new) in {(c["aspect"], c["old"], c["new"]) for c in groups(document)[group]}, groups(document)
+    assert document["advice"]["critical"] == 1
+
+
 def test_patients_whom_one_side_alone_refuses_come_first_and_the_others_are_counted(tmp_path: Path) -> None:
     """Without its unit a dose is refused on one side; a patient whom both refuse tells nothing."""
     facts = tmp_path / "facts.ttl"
@@ -670,8 +759,13 @@ def test_each_side_is_assessed_by_its_own_shapes_and_queries(tmp_path: Path) -> 
     found = compared(PROJECT, tmp_path, *patients(*usual()[:40]))
     document = found.to_json()
     assert document["new"]["ownLogic"]
-    assert not document["old"]["ownLogic"]
-    assert document["logic"] == [{"file": "queries/derive/30-status.ru", "change": "changed", "decides": True}]
+    assert document["old"]["ownLogic"]
+    (logic,) = document["logic"]
+    assert (logic["file"], logic["change"], logic["decides"]) == ("queries/derive/30-status.ru", "changed", True)
+    went, came = ([line for line in logic["lines"] if line[0] == sign] for sign in "-+")
+    assert ("cg:undetermined ?rule" in went[0], "cg:blocked ?rule" in came[0], len(came)) == (True, True, len(went))
+    assert f"        {came[0]}" in render(found, DiffFormat.text)
+    assert came[0] in render(found, DiffFormat.markdown)
     assert document["knowledge"]["sections"] == []
     assert {c["old"] for g in document["advice"]["groups"] for c in g["changes"] if c["aspect"] == "status"} == {"undetermined"}
     assert "queries/derive/30-status.ru: decides about patients" in render(found, DiffFormat.text)
@@ -690,6 +784,48 @@ def test_comments_and_spacing_of_queries_and_shapes_are_no_change(tmp_path: Path
         ("shapes/checks.ttl", "removed", False),
     ]
     assert not found.same
+
+
+def test_what_decides_is_whole_or_not_there_at_all(tmp_path: Path) -> None:
+    """A side that lost a part of its shapes and queries would be answered for by those of this kbtool."""
+    copied(tmp_path, "ontology", "shapes", "queries")
+    (tmp_path / "shapes" / "facts.ttl").unlink()
+    with pytest.raises(DiffError, match=r"shapes/facts\.ttl is not there beside queries/prepare, queries/derive; "):
+        loaded(str(tmp_path))
+
+
+def test_logic_that_one_side_alone_brings_is_a_change(tmp_path: Path) -> None:
+    old, new = copied(tmp_path / "old", "ontology", "shapes", "queries"), copied(tmp_path / "new")
+    found = compared(old, new)
+    assert [(each.file, each.change, each.decides) for each in found.logic] == [
+        ("shapes/facts.ttl, queries/prepare, queries/derive", "removed", True)
+    ]
+    assert not found.same
+    assert compared(new, old).logic[0].change == "added"
+
+
+def test_a_module_that_only_this_kbtool_has_is_told(tmp_path: Path) -> None:
+    """Deleted with its line in the catalog and still imported, it is read from the copy beside the code that compares."""
+    new = copied(tmp_path)
+    (new / "ontology" / "safety.ttl").unlink()
+    catalog = new / "ontology" / "catalog-v001.xml"
+    lines = catalog.read_text(encoding="utf-8").splitlines(keepends=True)
+    catalog.write_text("".join(line for line in lines if "safety.ttl" not in line), encoding="utf-8")
+    found = compared(PROJECT, new)
+    document = found.to_json()
+    assert sections(document) == {"scope"}
+    (entry,) = document["knowledge"]["sections"][0]["entries"]
+    assert (entry["label"], detail(entry, "read from")["new"]) == ("Safety overlay", ["this kbtool"])
+    (affected,) = document["knowledge"]["affected"]
+    assert len(affected["rules"]) == 24
+    assert told(document) == told(compared(new, PROJECT).to_json(), turned=True)
+
+
+def test_a_query_that_cannot_run_is_named_before_anything_is_compared(tmp_path: Path) -> None:
+    copied(tmp_path, "ontology", "shapes", "queries")
+    (tmp_path / "queries" / "derive" / "20-prohibitions.ru").write_text("INSERT { ?s WHERE }", encoding="utf-8")
+    with pytest.raises(DiffError, match=r"queries/derive/20-prohibitions is no SPARQL that could run: error at 1:\d+$"):
+        loaded(str(tmp_path))
 
 
 def test_another_guideline_needs_no_other_code(tmp_path: Path) -> None:
@@ -874,6 +1010,27 @@ def test_code_reads_as_it_was_and_cannot_be_closed(text: str) -> None:
     assert {tag.split()[0] for tag in tags(block)} == {"pre", "/pre", "code", "/code"}
 
 
+def test_markdown_that_is_too_long_to_be_posted_says_what_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kbtool.diff import text
+
+    new = edited(tmp_path, "guideline.ttl", "DELETE WHERE { ?g cg:scope ?s }")
+    found = compared(PROJECT, new, *patients(*usual()[:20]))
+    whole = render(found, DiffFormat.markdown)
+    assert "too long" not in whole
+    assert not re.search(r"^(?:- )?and \d+ more$", whole, re.MULTILINE)
+    monkeypatch.setattr(text, "POSTED", len(whole.encode()) * 2 // 3)
+    less = render(found, DiffFormat.markdown)
+    assert len(less.encode()) <= text.POSTED
+    (most,) = re.findall(r"^This is too long to be posted as a whole: of each list (\d+) are shown", less, re.MULTILINE)
+    longest = max(len(changes) for changes in groups(found.to_json()).values())
+    assert f"and {longest - int(most)} more" in less
+    assert whole.index("No longer in scope") < whole.index("A prohibition is gone")
+    assert [line for line in less.splitlines() if line.startswith("#")] == [
+        line for line in whole.splitlines() if line.startswith("#")
+    ]
+    assert render(found, DiffFormat.text).count("\n") > less.count("\n") // 2
+
+
 # --- The command, and git ------------------------------------------------------------------------------------
 
 
@@ -948,6 +1105,8 @@ def test_the_revision_of_a_root_that_has_another_name_is_found(repository: Path)
         ("HEAD:nowhere.ttl", "HEAD:nowhere.ttl: this revision holds no "),
         ("shapes", "shapes: this folder holds no ontology/kb.ttl; name the root ontology itself"),
         ("facts.ttl", "declares 0 ontologies"),
+        ("", "OLD is empty (a variable that is not set?); name a root ontology, "),
+        (" ", "OLD is empty"),
     ],
 )
 def test_a_side_that_cannot_be_found_is_named(repository: Path, old: str, said: str) -> None:
@@ -989,7 +1148,8 @@ def test_exit_codes_formats_and_the_file(tmp_path: Path) -> None:
     assert command(tmp_path, PROJECT, PROJECT, "--cohort", patient, "--as-of", AS_OF).returncode == 0
     for words, said in (
         (["--format", "html"], "'html' is no format of a comparison; take text, markdown, json"),
-        (["--cohort", "nowhere.ttl"], "nowhere.ttl"),
+        (["--cohort", "nowhere.ttl"], "nowhere.ttl: cannot be read: No such file"),
+        (["--cohort", "nowhere"], "nowhere: cannot be read: No such file"),
         (["--cohort", patient, "--as-of", "2026-02-10"], "time zone"),
     ):
         run = command(tmp_path, PROJECT, new, *words)

@@ -36,7 +36,8 @@ _ASPECTS = {
     "needs": "lacks",
     "openedBy": "opened by",
 }
-_HARD_STOP, _EMERGENCY = "hard stop", "emergency"
+_HARD_STOP, _EMERGENCY, _POSSIBLE_EMERGENCY = "hard stop", "emergency", "possible emergency"
+_WEIGHT = ("severity", "strength", "conflict", "emergency")
 _STRONG = {_HARD_STOP: 3, "holds": 2, "possible": 1}
 
 Progress = Callable[[int], None]
@@ -227,14 +228,19 @@ class _Comparer:
         for aspect in ("state", "severity", "strength", "step", "conflict", "emergency"):
             if old.get(aspect) != new.get(aspect):
                 values = [_said(entry.get(f"{aspect}Label") or entry.get(aspect)) for entry in (old, new)]
-                yield Change("details", kind, rule, aspect, values[0], values[1])
+                group = "weight" if aspect in _WEIGHT else "details"
+                yield Change(group, kind, rule, aspect, values[0], values[1])
         for aspect in ("needs", "blockedBy", "blockedWhile", "openedBy", "measures"):
             names = [{name: self._label(name) for name in entry.get(aspect, ())} for entry in (old, new)]
             yield from _differing("details", "details", kind, rule, _ASPECTS[aspect], *names)
         lacking = [{p["name"]: p["label"] for p in entry.get("missingParameters", ())} for entry in (old, new)]
         yield from _differing("details", "details", kind, rule, "number that the source does not give", *lacking)
-        cautions = [{f"{c['id']} {c['state']}": f"{c['id']} {c['state']}" for c in e.get("cautions", ())} for e in (old, new)]
-        yield from _differing("details", "details", kind, rule, "caution", *cautions)
+        for holds, group in ((True, "caution gone"), (False, "details")):
+            cautions = [
+                {c["id"]: f"{c['id']} {c['state']}" for c in entry.get("cautions", ()) if (c["state"] == "holds") is holds}
+                for entry in (old, new)
+            ]
+            yield from _differing(group, "details", kind, rule, "caution", *cautions)
         targets = [{target["iri"]: target["label"] for target in entry.get("on", ())} for entry in (old, new)]
         yield from _differing("details", "details", kind, rule, "attached to", *targets)
         yield from _differing("reasons", "reasons", kind, rule, "rests on", *_facts("because", old, new))
@@ -243,7 +249,7 @@ class _Comparer:
         """What differs in what an answer says of a patient as a whole."""
         scope = ["in scope" if answer["inScope"] else "out of scope" for answer in (old, new)]
         if scope[0] != scope[1]:
-            group = "status" if new["inScope"] else "no longer recommended"
+            group = "status" if new["inScope"] else "out of scope"
             yield Change(group, _OF_PATIENT, PATIENT, "scope", scope[0], scope[1])
         missing = [{name: self._label(name) for name in answer["missing"]} for answer in (old, new)]
         yield from _differing("details", "details", _OF_PATIENT, PATIENT, "missing", *missing)
@@ -304,8 +310,8 @@ def _standing(answer: Json | None) -> str:
 def _status(kind: str, entry: Json) -> str:
     """The status of a rule in a word or two, with what makes it urgent."""
     state = str(entry.get("status") or entry["state"])
-    if kind == "Assessment" and entry["emergency"] and state == "holds":
-        return _EMERGENCY
+    if kind == "Assessment" and entry["emergency"]:
+        return _EMERGENCY if state == "holds" else _POSSIBLE_EMERGENCY
     if kind == "Prohibition" and entry["hardStop"]:
         return _HARD_STOP
     if kind == "Prohibition" and entry["hardStopPossible"]:
@@ -319,6 +325,8 @@ def _group(kind: str, old: str, new: str) -> str:
         return "stop gone"
     if {_HARD_STOP, _EMERGENCY} & {new}:
         return "stop new"
+    if old == _POSSIBLE_EMERGENCY:
+        return "stop gone"
     if kind == "Prohibition":
         strength = [_STRONG.get(status.split(",")[0], 0) + ("stop" in status) / 2 for status in (old, new)]
         return "prohibition gone" if strength[1] < strength[0] else "status"

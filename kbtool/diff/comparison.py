@@ -110,7 +110,7 @@ class Comparison:
         }
 
     def _change(self, change: Change, count: int, advice: AdviceDiff) -> Json:
-        causes = list(self._causes_of(change.rule))[:_MOST_CAUSES] if change.rule else []
+        causes = [*self._logic_causes(), *self._causes_of(change.rule)][:_MOST_CAUSES] if change.rule else self._of_all(change)
         return {
             "kind": change.kind,
             "rule": change.rule,
@@ -122,6 +122,16 @@ class Comparison:
             "causes": causes,
             "examples": [asdict(example) for example in advice.examples.get(change, ())],
         }
+
+    def _of_all(self, change: Change) -> list[str]:
+        """Why something differs that is said of a patient as a whole."""
+        scope = self.knowledge.sections.get("scope", ()) if change.aspect == "scope" else ()
+        return [*self._logic_causes(), *(entry.label + _in_short(entry) for entry in scope)][:_MOST_CAUSES]
+
+    def _logic_causes(self) -> list[str]:
+        """What decides about every rule, in a few words: which rule it is about, nobody can tell from its text."""
+        files = [f"{each.file} ({each.change})" for each in self.logic if each.decides]
+        return files if len(files) < _MOST_CAUSES else [f"{files[0]} and {len(files) - 1} more files of shapes and queries"]
 
     def _causes_of(self, rule: str) -> Iterator[str]:
         """What of a rule, and of what it rests on, is changed, in a few words each."""
@@ -148,7 +158,7 @@ def compare(
     """
     moment = engine.parse_as_of(as_of)
     terms = Terms.of(old.kb.knowledge), Terms.of(new.kb.knowledge)
-    knowledge = of_knowledge.compare(*terms)
+    knowledge = of_knowledge.compare(*terms, borrowed=(old.borrowed, new.borrowed))
     advice = None
     paths = list(cohort)
     if paths:
@@ -193,7 +203,7 @@ def _in_short(entry: Entry) -> str:
     """What changed about a term where that can be said in a few words."""
     if entry.change != "changed":
         return f" ({entry.change})"
-    first = entry.details[0]
-    if len(entry.details) == 1 and len(first.old) == len(first.new) == 1 and not first.lines:
+    first = entry.deciding[0]
+    if len(entry.deciding) == 1 and len(first.old) == len(first.new) == 1 and not first.lines:
         return f" ({first.what}: {first.old[0]} → {first.new[0]})"
-    return f" ({', '.join(detail.what for detail in entry.details)})"
+    return f" ({', '.join(detail.what for detail in entry.deciding)})"

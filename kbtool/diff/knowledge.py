@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -15,7 +15,7 @@ import pyoxigraph as ox
 
 from kbtool.criteria import Expression, Named
 from kbtool.diff.criteria import aligned, outline, same_meaning, settled
-from kbtool.diff.model import DECIDING, SECTIONS, Detail, Entry, KnowledgeDiff
+from kbtool.diff.model import SECTIONS, Detail, Entry, KnowledgeDiff
 from kbtool.diff.terms import Term, Terms, Value, label_of, number, plain
 from kbtool.docs_guide import RULES
 from kbtool.namespaces import CG, DCTERMS, OWL, RDF, RDFS, SKOS, local_name, text
@@ -101,9 +101,15 @@ _ORDER = {
     )
 }
 _TEXTS = {
-    *(SKOS[name].value for name in ("prefLabel", "altLabel", "definition", "editorialNote", "scopeNote", "example")),
+    *(SKOS[name].value for name in ("prefLabel", "altLabel", "note", "definition", "editorialNote", "scopeNote", "example")),
+    *(SKOS[name].value for name in ("changeNote", "historyNote")),
     *(RDFS[name].value for name in ("label", "comment", "seeAlso")),
 }
+_CITATIONS = {
+    *(CG[name].value for name in ("citesSource", "citesStatement", "reference", "statementType")),
+    DCTERMS["source"].value,
+}
+_SCOPING = {CG["scope"].value, OWL["imports"].value}
 _SHOWN_WITH_A_RULE = {SKOS["prefLabel"].value, RDFS["label"].value, SKOS["definition"].value}
 _REPLACED = {OWL["deprecated"].value, DCTERMS["isReplacedBy"].value}
 _IN_UNIT = {CG[name].value for name in ("amount", "plausibleMinimum", "plausibleMaximum", "usualMinimum", "usualMaximum")}
@@ -111,9 +117,9 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w]|\.\d)")
 _INDIVIDUAL = str(OWL["NamedIndividual"])
 
 
-def compare(old: Terms, new: Terms) -> KnowledgeDiff:
-    """Compare two knowledge bases."""
-    return _Comparison(old, new).run()
+def compare(old: Terms, new: Terms, borrowed: Sequence[Collection[str]] = ((), ())) -> KnowledgeDiff:
+    """Compare two knowledge bases. borrowed: for each side the modules (IRIs) that it does not hold itself."""
+    return _Comparison(old, new).run(borrowed)
 
 
 class _Comparison:
@@ -121,7 +127,7 @@ class _Comparison:
         self.old, self.new = old, new
         self.sections: dict[str, list[Entry]] = {key: [] for key in SECTIONS}
 
-    def run(self) -> KnowledgeDiff:
+    def run(self, borrowed: Sequence[Collection[str]]) -> KnowledgeDiff:
         for iri in self._in_order(self.old.found.keys() | self.new.found.keys()):
             before, after = self.old.found.get(iri), self.new.found.get(iri)
             if before and after:
@@ -131,6 +137,7 @@ class _Comparison:
             elif after:
                 self._whole(iri, after, self.new, "added")
         self._moved()
+        self._borrowed(*borrowed)
         self._same_label()
         rank = {"added": 0, "removed": 1, "changed": 2}
         self.sections["rules"].sort(key=lambda entry: rank[entry.change])
@@ -175,13 +182,14 @@ class _Comparison:
     @staticmethod
     def _structure(iri: str, terms: Terms) -> list[str]:
         values = [v for found in terms.found[iri].values.values() for v in found.values()]
-        return [terms.words.label(each) for value in values for each in value.inside]
+        return [terms.words.label(each) for value in values for _, each in value.inside]
 
     def _whole(self, iri: str, term: Term, terms: Terms, change: str) -> None:
         """A term that is on one side only: all that it states."""
         nothing = Term(iri)
         pair = (term, nothing) if change == "removed" else (nothing, term)
         section = self._section(iri, terms)
+        section = "scope" if section == "modules" else section
         details = [d for d in self._details(*pair) if d.what != "kind" and not (d.what == "label" and d.prose)]
         if section == "thresholds":
             limit = (terms.guide.threshold(iri),)
@@ -201,6 +209,8 @@ class _Comparison:
         for detail in details:
             if detail.what in ("deprecated", "is replaced by"):
                 by_section["deprecated"].append(detail)
+            elif section == "modules" and detail.decides:
+                by_section["scope"].append(detail)
             elif detail.prose and section not in ("statements", "modules", "language", "rest"):
                 with_rule = section == "rules" and detail.what in ("label", "text")
                 by_section[section if with_rule else "words"].append(detail)
@@ -249,7 +259,9 @@ class _Comparison:
                 [f"{w} [{v.key}]" for w, v in zip(words, found.values(), strict=True)]
                 for words, found in ((old, gone), (new, come))
             )
-        detail = Detail(what, tuple(sorted(old)), tuple(sorted(new)), prose=predicate in _TEXTS)
+        is_module = OWL["Ontology"].value in (*before.texts(RDF["type"]), *after.texts(RDF["type"]))
+        decides = predicate in _SCOPING if is_module else predicate not in _TEXTS | _CITATIONS
+        detail = Detail(what, tuple(sorted(old)), tuple(sorted(new)), prose=predicate in _TEXTS, decides=decides)
         if predicate == CG["appliesTo"].value and len(gone) == len(come) == 1:
             pair = [self._meaning(next(iter(found.values())), terms) for found, terms in ((gone, self.old), (come, self.new))]
             if pair[0] is not None and pair[1] is not None and settled(pair[0]) != settled(pair[1]):
@@ -281,10 +293,16 @@ class _Comparison:
         known = _PHRASES.get(predicate)
         return known or self.new.knowledge.labels.get(predicate) or self.old.guide.label(predicate)
 
+    def _stated(self, pair: tuple[str, str], terms: Terms) -> str:
+        """What a structure states, in words; the places of a list have none."""
+        predicate, value = pair
+        words = terms.words.label(value)
+        return words if predicate.startswith(RDF.iri) else f"{self._phrase(predicate)}: {words}"
+
     def _say(self, value: Value, predicate: str, term: Term, terms: Terms) -> str:
         """A value in words."""
         if value.term is None:
-            return "a structure of " + ", ".join(terms.words.label(each) for each in value.inside)
+            return "; ".join(self._stated(each, terms) for each in value.inside)
         if isinstance(value.term, ox.Literal):
             words = text(plain(value.term))
             if predicate in _IN_UNIT:
@@ -367,20 +385,35 @@ class _Comparison:
                 Entry(after_module or before_module, "Module", label, "changed", (detail,), tuple(rules))
             )
 
+    def _borrowed(self, old: Collection[str], new: Collection[str]) -> None:
+        """What one side holds, and the other takes from the kbtool that compares."""
+        for iri in self._in_order(self.old.found.keys() & self.new.found.keys() & (set(old) ^ set(new))):
+            was, now = (("this kbtool",) if iri in side else ("its own project",) for side in (old, new))
+            self.sections["scope"].append(self._entry(iri, self.new, "changed", [Detail("read from", was, now)]))
+
     @staticmethod
     def _title(modules: str, terms: Terms) -> str:
         return ", ".join(label_of(terms.found[m], terms) if m in terms.found else m for m in filter(None, modules.split(", ")))
 
     def _affected(self, sections: dict[str, list[Entry]]) -> dict[str, list[str]]:
         """For each rule what of itself and of what it rests on is changed."""
-        changed = {e.iri: None for key, entries in sections.items() if key in DECIDING for e in entries}
+        changed = dict.fromkeys(entry.iri for entry in KnowledgeDiff(sections).deciding())
+        parts = {entry.iri for entry in sections.get("scope", ())}
+        scoping = {iri for iri in parts if self._scope(iri, self.old) != self._scope(iri, self.new)}
         found: dict[str, list[str]] = {}
         for terms in (self.new, self.old):
             for rule in terms.rules:
-                mine = [iri for iri in changed if iri == rule or iri in terms.rests_on[rule]]
+                modules = set(terms.guide.values(rule, RDFS["isDefinedBy"]))
+                # A module without a scope of its own speaks for whomever the others speak for.
+                mine_by = parts & modules if any(self._scope(m, terms) for m in modules) else parts & modules | scoping
+                mine = [iri for iri in changed if iri == rule or iri in terms.rests_on[rule] or iri in mine_by]
                 if mine:
                     found[rule] = list(dict.fromkeys([*found.get(rule, []), *mine]))
         return found
+
+    @staticmethod
+    def _scope(module: str, terms: Terms) -> list[str]:
+        return terms.found[module].texts(CG["scope"]) if module in terms.found else []
 
 
 def _one_sided(what: str, words: tuple[str, ...], change: str) -> Detail:

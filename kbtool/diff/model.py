@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kbtool.namespaces import local_name
 
 SECTIONS = {
+    "scope": "For whom the guideline speaks, and of what it consists",
     "thresholds": "Thresholds",
     "numbers": "Doses and other numbers of the advice",
     "rules": "Rules",
@@ -29,7 +31,7 @@ SECTIONS = {
 FOLDED = frozenset({"statements", "words", "language", "modules", "rest", "same"})
 """Sections that a reader may open, and need not read before the others."""
 
-DECIDING = frozenset({"thresholds", "numbers", "rules", "conditions", "facts", "parts", "owners"})
+DECIDING = frozenset({"scope", "thresholds", "numbers", "rules", "conditions", "facts", "codes", "parts", "owners"})
 """Sections whose changes can decide about a patient by the knowledge itself."""
 
 NOTHING = "says nothing"
@@ -37,7 +39,8 @@ NOTHING = "says nothing"
 
 GROUPS = {
     "refused": "Refused by one side: nothing is derived, which is not a finding that nothing is wrong",
-    "stop gone": "A hard stop or an emergency is gone",
+    "out of scope": "No longer in scope: nothing is said of them any more",
+    "stop gone": "A hard stop or an emergency is gone, or a possible emergency",
     "now allowed": "Was forbidden, is recommended",
     "prohibition gone": "A prohibition is gone or weaker",
     "now forbidden": "Was recommended, is forbidden",
@@ -45,6 +48,7 @@ GROUPS = {
     "no longer recommended": "No longer recommended",
     "stop new": "A new hard stop or emergency",
     "caution gone": "A caution that held is gone or only possible",
+    "weight": "Another severity, strength or urgency, or a conflict that is told on one side only",
     "numbers": "Other numbers in the advice",
     "status": "Other changes of status",
     "details": "The same status, other details",
@@ -62,13 +66,15 @@ PATIENT = ""
 @dataclass(frozen=True)
 class Detail:
     """One thing that changed: what it is, its values before and after in words. lines: a definition with what goes and
-    comes marked, as `criteria.aligned` gives it. prose: whether the values are running text."""
+    comes marked, as `criteria.aligned` gives it. prose: whether the values are running text. decides: whether advice can
+    change by it; by words and citations it cannot."""
 
     what: str
     old: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     prose: bool = False
+    decides: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,23 @@ class Entry:
         """The local name of the term, by which files know it; empty for a structure without a name."""
         return "" if self.iri.startswith("_:") else local_name(self.iri)
 
+    @property
+    def deciding(self) -> tuple[Detail, ...]:
+        """The details by which advice can change."""
+        return tuple(detail for detail in self.details if detail.decides)
+
+    @property
+    def decides(self) -> bool:
+        """Whether advice can change by it."""
+        return self.change != "changed" or bool(self.deciding)
+
 
 @dataclass
 class KnowledgeDiff:
     """All changes by section, in the order of SECTIONS; a section without a change is not there.
 
-    affected: for each rule (IRI) that itself or through what it rests on is changed, the IRIs of what is changed.
+    affected: for each rule (IRI) that itself or through what it rests on is changed, the IRIs of what is changed; changes of
+    words only do not count.
     """
 
     sections: dict[str, list[Entry]]
@@ -105,7 +122,11 @@ class KnowledgeDiff:
 
     def find(self, iri: str) -> Entry | None:
         """What changed in the meaning of a term, where anything did."""
-        return next((e for key, entries in self.sections.items() if key in DECIDING for e in entries if e.iri == iri), None)
+        return next((e for e in self.deciding() if e.iri == iri), None)
+
+    def deciding(self) -> Iterator[Entry]:
+        """The changes by which advice can change, in the order of their sections."""
+        return (e for key, entries in self.sections.items() if key in DECIDING for e in entries if e.decides)
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,24 @@ A revision is unpacked by `git archive` into a temporary folder; the work tree, 
 
 from __future__ import annotations
 
+import difflib
 import io
 import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyoxigraph as ox
 
 from kbtool.api import KnowledgeBase
 from kbtool.criteria import CriterionError
-from kbtool.knowledge import HOME, Knowledge, KnowledgeError
+from kbtool.knowledge import HOME, Knowledge, KnowledgeError, catalog
 from kbtool.shapes import UnsupportedShape
 
 ROOT = "ontology/kb.ttl"
@@ -30,6 +32,7 @@ LOGIC = ("shapes/facts.ttl", "queries/prepare", "queries/derive")
 """What decides about patients beside the ontology: the shapes that facts must meet, and the steps that derive."""
 
 _FOLDERS = ("ontology", "shapes", "queries")
+_MOST_LINES = 40
 
 
 class DiffError(Exception):
@@ -41,23 +44,27 @@ class Side:
     """One of the two knowledge bases.
 
     given: as on the command line. what: for a reader, a revision with its commit. home: the folder whose shapes/ and
-    queries/ are used; own_logic: whether that is the side's own and not the one that comes with kbtool.
+    queries/ are used; own_logic: whether that is the side's own and not the one that comes with kbtool. borrowed: the modules
+    (ontology IRIs) that the side imports and does not hold, so that those that come with kbtool were read.
     """
 
     given: str
     what: str
     home: Path
     own_logic: bool
+    borrowed: frozenset[str]
     kb: KnowledgeBase
 
 
 @dataclass(frozen=True)
 class LogicChange:
-    """A file of shapes/ or queries/ that differs. decides: whether advice can change by it. change: added, removed, changed."""
+    """A file of shapes/ or queries/ that differs. decides: whether advice can change by it. change: added, removed, changed.
+    lines: of a changed file what goes (-) and comes (+), with the lines around."""
 
     file: str
     change: str
     decides: bool
+    lines: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -66,6 +73,9 @@ def both(old: str, new: str, folder: Path | None = None) -> Iterator[tuple[Side,
 
     folder: where paths and git start from, by default the current folder. Raises DiffError.
     """
+    for given, side in ((old, "OLD"), (new, "NEW")):
+        if not given.strip():
+            raise DiffError(f"{side} is empty (a variable that is not set?); name a root ontology, a folder or a revision in git")
     here = folder or Path.cwd()
     with tempfile.TemporaryDirectory(prefix="kbtool-diff-") as scratch:
         places = [_place(given, other, here, Path(scratch) / name) for given, other, name in ((old, new, "o"), (new, old, "n"))]
@@ -73,9 +83,15 @@ def both(old: str, new: str, folder: Path | None = None) -> Iterator[tuple[Side,
 
 
 def logic_changes(old: Side, new: Side) -> list[LogicChange]:
-    """The files of shapes/ and queries/ that differ in more than comments and spacing; first those that decide about patients."""
+    """The files of shapes/ and queries/ that differ in more than comments and spacing; first those that decide about patients.
+
+    A side that has them where the other uses those of kbtool differs by that alone: the next kbtool may bring others.
+    """
     if old.home == new.home:
         return []
+    moved = (
+        [] if old.own_logic == new.own_logic else [LogicChange(", ".join(LOGIC), "removed" if old.own_logic else "added", True)]
+    )
     files = [{str(f.relative_to(side.home)): f for f in _logic_files(side.home)} for side in (old, new)]
     found = []
     for name in sorted(files[0].keys() | files[1].keys()):
@@ -83,8 +99,17 @@ def logic_changes(old: Side, new: Side) -> list[LogicChange]:
         if before and after and _content(before) == _content(after):
             continue
         change = "changed" if before and after else "removed" if before else "added"
-        found.append(LogicChange(name, change, name.startswith(LOGIC)))
-    return sorted(found, key=lambda each: (not each.decides, each.file))
+        lines = _lines(before, after) if before and after else ()
+        found.append(LogicChange(name, change, name.startswith(LOGIC), lines))
+    return moved + sorted(found, key=lambda each: (not each.decides, each.file))
+
+
+def _lines(before: Path, after: Path) -> tuple[str, ...]:
+    """What goes and comes between two texts."""
+    old, new = (file.read_text(encoding="utf-8", errors="replace").splitlines() for file in (before, after))
+    lines = list(difflib.unified_diff(old, new, n=2, lineterm=""))[2:]
+    more = [f" ... and {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
+    return (*lines[:_MOST_LINES], *more)
 
 
 @dataclass(frozen=True)
@@ -98,8 +123,13 @@ class _Place:
 
     def load(self) -> Side:
         home = self.root.resolve().parent.parent
-        own = self.root.parent.name == "ontology" and all((home / part).exists() for part in LOGIC)
-        home = home if own else HOME
+        lacking = [part for part in LOGIC if self.root.parent.name != "ontology" or not (home / part).exists()]
+        if lacking and len(lacking) < len(LOGIC):
+            raise DiffError(
+                f"{self.what}: {', '.join(lacking)} is not there beside {', '.join(p for p in LOGIC if p not in lacking)}; "
+                "what decides about patients is taken whole from a project, or whole from kbtool where a project has none of it"
+            )
+        home = HOME if lacking else home
         try:
             knowledge = Knowledge.load(self.root, home)
         except (KnowledgeError, CriterionError, UnsupportedShape, OSError) as error:
@@ -109,10 +139,27 @@ class _Place:
                 f"{self.what}: this kbtool cannot load its shapes and queries ({self._said(error) or type(error).__name__}); "
                 "compare with the kbtool of that time"
             ) from error
-        return Side(self.given, self.what, home, home != HOME, KnowledgeBase(knowledge))
+        for name, run in _logic(knowledge):
+            try:
+                run()
+            except (SyntaxError, ValueError) as error:
+                where = self._said(error).partition(": expected")[0]
+                raise DiffError(f"{self.what}: {name} is no SPARQL that could run: {where}") from error
+        own = {self.root, *catalog(self.root.parent).values()}
+        borrowed = frozenset(iri for iri, file in knowledge.modules.items() if file not in own)
+        return Side(self.given, self.what, home, not lacking, borrowed, KnowledgeBase(knowledge))
 
     def _said(self, error: Exception) -> str:
         return str(error).replace(f"{self.unpacked}/", "") if self.unpacked else str(error)
+
+
+def _logic(knowledge: Knowledge) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Each step and each shape, by name, and what runs it on nothing."""
+    nothing = ox.Store()
+    for step in knowledge.steps:
+        yield f"queries/{step.name}", partial(nothing.update, step.update)
+    for shape in knowledge.shapes:
+        yield f"shapes/facts.ttl, {shape.shape}", partial(nothing.query, shape.query)
 
 
 def _place(given: str, other: str, here: Path, scratch: Path) -> _Place:

@@ -42,11 +42,11 @@ for others."""
 @dataclass(frozen=True)
 class Value:
     """A value of a property: a key that is the same on both sides where the value is; the term itself, None for a structure
-    of blank nodes; the names and texts in such a structure."""
+    of blank nodes; what such a structure states, as pairs of a property and a name or text."""
 
     key: str
     term: ox.NamedNode | ox.Literal | None
-    inside: tuple[str, ...] = ()
+    inside: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -183,7 +183,8 @@ class Terms:
         structure = list(_closure(node, below))
         dataset = ox.Dataset([ox.Quad(_ROOT, _ROOT, node), *structure])
         dataset.canonicalize(ox.CanonicalizationAlgorithm.RDFC_1_0)
-        inside = sorted({text(q.object) for q in structure if not isinstance(q.object, ox.BlankNode)})
+        stated = {(text(q.predicate), text(q.object)) for q in structure if not isinstance(q.object, ox.BlankNode)}
+        inside = sorted((predicate, value) for predicate, value in stated if value != RDF["nil"].value)
         return Value("\n".join(sorted(map(str, dataset))), None, tuple(inside))
 
 

@@ -21,6 +21,10 @@ _LINKING = re.compile(r"(?<=[@#])|(?<=GH)(?=-\d)")
 _AUTOLINK = re.compile(r"(?i)\b(www)(?=\.)|(:)(?=//|(?=[\d_+-]*[A-Za-z])[\w+-]+:|100:|1234:)|\b(mailto|xmpp)(?=:)")
 _START = re.compile(r"^([-+=](?=[-+=\s]|$)|\d+(?=[.)](?:\s|$)))")
 _SIMILAR = 0.35
+_FEWER = (100, 50, 25, 12, 6, 3, 1)
+
+POSTED = 65_000
+"""Bytes of Markdown that can be posted; GitHub takes 65 536 characters in a comment."""
 
 
 class Markdown(str):
@@ -46,8 +50,17 @@ def render(document: Json, format: str) -> str:
         "code_cell": lambda text: Markdown(code(text).replace("|", "\\|")),
     }
     template = environment.get_template("diff.md" if markdown else "diff.txt")
-    lines = [line.rstrip() for line in template.render(document).split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
+
+    def rendered(most: int | None) -> str:
+        lines = [line.rstrip() for line in template.render(document, most=most).split("\n")]
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
+
+    text = rendered(None)
+    for most in _FEWER if markdown else ():
+        if len(text.encode()) <= POSTED:
+            break
+        text = rendered(most)
+    return text
 
 
 def plural(count: int, word: str, words: str = "") -> str:
