@@ -214,3 +214,69 @@ def test_single_resources_are_told_of_the_way(tmp_path: Path) -> None:
     out = tmp_path / "out.ndjson"
     run_here(Settings([tmp_path / "in.ndjson"], out, as_of=AS_OF))
     assert "--partition" in out.with_suffix(".refused.ndjson").read_text(encoding="utf-8")
+
+
+def plain(folder: Path, *inputs: Path) -> tuple[dict[str, list[str]], list[Json]]:
+    """Reasons why patients are refused, and what was refused, without bringing anything together."""
+    out = folder / "plain.ndjson"
+    run_here(Settings(inputs, out, as_of=AS_OF))
+    found = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    refused = [json.loads(line) for line in out.with_suffix(".refused.ndjson").read_text(encoding="utf-8").splitlines()]
+    return {answer["patient"]: [v["message"] for v in answer.get("refused", ())] for answer in found}, refused
+
+
+def elsewhere(resource: Json) -> Json:
+    """A resource that names its patient by a full address."""
+    return resource | {"subject": {"reference": f"https://ehr.example/fhir/{resource['subject']['reference']}"}}
+
+
+def test_a_patient_whom_nobody_introduces_is_not_answered_in_halves(tmp_path: Path) -> None:
+    """One half names Patient/id, the other the address of a server; whether that is one person, only a Patient could tell."""
+    (person,) = resources(1)
+    rest = [resource for resource in person if "subject" in resource]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(line, rest[::2])))
+    (tmp_path / "b.ndjson").write_text("\n".join(line(elsewhere(resource)) for resource in rest[1::2]))
+    found, _, total = assessed(tmp_path, tmp_path / "a.ndjson", tmp_path / "b.ndjson")
+    assert total.patients == 2
+    for answer in found.values():
+        assert answer["refused"]
+        assert any("no fact of the record is used" in entry["reason"] for entry in answer["notRead"])
+
+
+@pytest.mark.parametrize("addressed", [0, 1])
+def test_a_bundle_with_addresses_and_one_without_are_of_one_patient_or_refused(tmp_path: Path, addressed: int) -> None:
+    (person,) = resources(1)
+    entries = [[{"resource": resource} for resource in [person[0], *person[1 + n :: 2]]] for n in (0, 1)]
+    for entry in entries[addressed]:
+        name = f"{entry['resource']['resourceType']}/{entry['resource']['id']}"
+        entry["fullUrl"] = f"https://ehr.example/fhir/{name}"
+    text = "\n".join(line({"resourceType": "Bundle", "entry": some}) for some in entries)
+    (tmp_path / "in.ndjson").write_text(text)
+    found, _ = plain(tmp_path, tmp_path / "in.ndjson")
+    assert [bool(reasons) for reasons in found.values()] == [True, True]
+    assert all("more than one place" in reasons[0] for reasons in found.values())
+
+
+def test_patients_of_two_servers_are_not_confounded(tmp_path: Path) -> None:
+    (person,) = resources(1)
+    lines = []
+    for server in ("https://a.example/fhir/", "https://b.example/fhir/"):
+        entries = [{"fullUrl": f"{server}{r['resourceType']}/{r['id']}", "resource": r} for r in person]
+        lines.append(line({"resourceType": "Bundle", "entry": entries}))
+    (tmp_path / "in.ndjson").write_text("\n".join(lines))
+    found, _ = plain(tmp_path, tmp_path / "in.ndjson")
+    assert list(found.values()) == [[], []]
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_a_resource_that_stands_alone_refuses_the_patient_whom_it_is_about(tmp_path: Path, escaped: bool) -> None:
+    people = resources(2)
+    bundles = [{"resourceType": "Bundle", "entry": [{"resource": r} for r in person]} for person in people]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(line, bundles)))
+    alone = line(people[0][-1])
+    (tmp_path / "b.ndjson").write_text(alone.replace("/", "\\/") if escaped else alone)
+    found, refused = plain(tmp_path, tmp_path / "a.ndjson", tmp_path / "b.ndjson")
+    reasons = {name.rsplit("/", 1)[1]: reasons for name, reasons in found.items()}
+    assert "more than one place" in reasons[people[0][0]["id"]][0]
+    assert not any("more than one place" in reason for reason in reasons[people[1][0]["id"]])
+    assert any("a single FHIR resource" in entry["reason"] for entry in refused if entry["patient"] is None)

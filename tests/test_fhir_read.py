@@ -1212,7 +1212,13 @@ def test_a_patient_by_identifier_also_where_the_patient_comes_later() -> None:
         assert not found.stray
         assert [names(p) for p in found.patients.values()] == [["SerumMagnesium"]]
     twin = person | {"id": "Q"}
-    assert "more than one" in read_resources([person, twin, sent], kb().knowledge).stray[0].reason
+    for order in ([person, twin, sent], [sent, person, twin]):
+        found = read_resources(order, kb().knowledge)
+        assert not found.stray
+        assert [names(p) for p in found.patients.values()] == [[], []]
+        for patient in found.patients.values():
+            (entry,) = patient.not_read
+            assert ("more than one" in entry.reason, entry.concept, entry.matters) == (True, "SerumMagnesium", True)
 
 
 def test_another_patient_stays_another() -> None:
@@ -1281,7 +1287,9 @@ def test_a_drug_that_another_patient_has_too_may_be_taken() -> None:
         ({"deceasedDateTime": "2026"}, "died", []),
         ({"deceasedBoolean": False}, None, ["SerumMagnesium"]),
         ({"link": [{"other": {"reference": "Patient/Q"}, "type": "replaced-by"}]}, "replaced", []),
-        ({"link": [{"other": {"reference": "Patient/Q"}, "type": "seealso"}]}, None, ["SerumMagnesium"]),
+        ({"link": [{"other": {"reference": "Patient/Q"}, "type": "seealso"}]}, "(Patient/Q) is linked", ["SerumMagnesium"]),
+        ({"link": [{"other": {"reference": "Patient/Q"}, "type": "replaces"}]}, "another record of", ["SerumMagnesium"]),
+        ({"link": [{"type": 1}, 2]}, "another record of this person is linked", ["SerumMagnesium"]),
         ({"active": False}, "not active", ["SerumMagnesium"]),
         ({"modifierExtension": [{"url": "https://example.org/x"}]}, "modifierExtension", []),
     ],
@@ -1294,6 +1302,120 @@ def test_patients_whose_record_is_closed(elements: Json, reason: str | None, rea
     assert names(patient) == read_as
     assert [e.matters for e in patient.not_read] == ([True] if reason else [])
     assert reason is None or reason in patient.not_read[0].reason
+
+
+ONE = {"birthDate": "1950-03-01", "identifier": [{"system": "urn:mrn", "value": "1"}]}
+
+
+@pytest.mark.parametrize(
+    ("other", "two"),
+    [
+        (ONE, False),
+        ({"birthDate": "1951-03-01"}, True),
+        ({"birthDate": "1950"}, False),
+        ({"birthDate": "1950-03-02"}, True),
+        ({}, False),
+        ({"identifier": [{"system": "urn:mrn", "value": "2"}]}, True),
+        ({"identifier": [{"system": "urn:mrn", "value": "2"}, {"system": "urn:mrn", "value": "1"}]}, False),
+        ({"identifier": [{"system": "urn:other", "value": "2"}]}, False),
+        (ONE | {"birthDate": "1905-03-01"}, False),
+        ({"birthDate": 7, "identifier": "x"}, True),
+    ],
+)
+def test_two_persons_under_one_id_are_not_one_patient(other: Json, two: bool) -> None:
+    """A date of birth that was mended beside the same number in the hospital is one person still."""
+    person = {"resourceType": "Patient", "id": "P"}
+    for order in ([person | ONE, person | other, observation()], [person | other, observation(), person | ONE]):
+        (patient,) = read_resources(order, kb().knowledge).patients.values()
+        assert names(patient) == ([] if two else ["SerumMagnesium"])
+        assert [e.reason.partition(" (")[0] for e in patient.not_read] == (["two persons stand under this id"] if two else [])
+
+
+PERSON = {"resourceType": "Patient", "id": "P"}
+POTASSIUM = {"id": "r2", "code": coded(LOINC, "2823-3"), "valueQuantity": quantity(4, "mmol/L")}
+
+
+def at(server: str, **elements: Any) -> Json:
+    return observation(subject={"reference": f"{server}Patient/P"}, **elements)
+
+
+A, B = "https://a.example.org/fhir/", "https://b.example.org/fhir/"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_patient_without_a_resource_is_not_two_halves(turned: bool) -> None:
+    """Nobody knows whether Patient/P and the one at an address are the same: neither is assessed on a half."""
+    sent = [at(""), at(A, **POTASSIUM)]
+    found = read_resources(sent[::-1] if turned else sent, kb().knowledge)
+    assert {p.iri for p in found.patients.values()} == {"https://w3id.org/kbtool/facts/Patient/P", f"{A}Patient/P"}
+    for patient in found.patients.values():
+        assert names(patient) == []
+        assert any("no fact of the record is used" in e.reason for e in patient.not_read)
+    assert read_resources([at(A), at(A, **POTASSIUM)], kb().knowledge).patients[f"{A}Patient/P"].rows, "one address is no trouble"
+
+
+def test_what_may_be_a_patients_own_is_possible(tmp_path: Path) -> None:
+    """The patient is known at one address; a drug is told of one of that id at another."""
+    drug = statement(subject={"reference": f"{B}Patient/P"})
+    entries = [{"fullUrl": f"{A}Patient/P", "resource": PERSON}, {"fullUrl": f"{A}Observation/r1", "resource": at("")}]
+    found = read_resources([{"resourceType": "Bundle", "entry": entries}, drug], kb().knowledge)
+    known, other = found.patients[f"{A}Patient/P"], found.patients[f"{B}Patient/P"]
+    assert names(known) == ["SerumMagnesium"]
+    assert [local_name(q.object.value) for q in known.quads if q.predicate == CG["mayHave"]] == ["Baclofen"]
+    assert (names(other), len(other.rows)) == ([], 1)
+
+
+def test_two_servers_may_have_a_patient_of_one_id_each() -> None:
+    sent = [
+        {"resourceType": "Bundle", "entry": [{"fullUrl": f"{s}Patient/P", "resource": PERSON}, {"resource": at(s)}]}
+        for s in (A, B)
+    ]
+    found = read_resources(sent, kb().knowledge)
+    assert [names(p) for p in found.patients.values()] == [["SerumMagnesium"], ["SerumMagnesium"]]
+    assert not any(p.not_read for p in found.patients.values())
+
+
+def test_a_patient_who_is_named_on_two_servers_may_be_two() -> None:
+    found = read_resources([PERSON, at(A), at(A, **POTASSIUM)], kb().knowledge)
+    assert [names(p) for p in found.patients.values()] == [["SerumMagnesium", "SerumPotassium"]]
+    (patient,) = read_resources([PERSON, at(A), at(B, **POTASSIUM), at("", id="r3")], kb().knowledge).patients.values()
+    assert names(patient) == []
+    assert ["several servers" in e.reason for e in patient.not_read] == [True]
+
+
+BACLOFEN_OR_NOT = [
+    {"resourceType": "Medication", "id": "m", "code": coded("http://www.whocc.no/atc", code)} for code in ("M03BX01", "N02BE01")
+]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_medication_that_is_two_drugs_is_possible(place: int, together: bool) -> None:
+    """Whichever comes last, and wherever the statement stands."""
+    sent = statement(medicationReference={"reference": "Medication/m"})
+    sent.pop("medicationCodeableConcept", None)
+
+    def taken(*medications: Json) -> tuple[list[str], list[str]]:
+        resources: list[Json] = [PERSON, *medications]
+        resources.insert(1 + place, sent)
+        (patient,) = read_resources([bundle(resources)] if together else resources, kb().knowledge).patients.values()
+        return names(patient), [local_name(q.object.value) for q in patient.quads if q.predicate == CG["mayHave"]]
+
+    for pair in (BACLOFEN_OR_NOT, BACLOFEN_OR_NOT[::-1]):
+        read, possible = taken(*pair)
+        assert (read, "Baclofen" in possible) == ([], True), "no drug, and any drug may be it"
+        older, newer = (m | {"meta": {"lastUpdated": f"2026-01-0{n}T00:00:00Z"}} for n, m in enumerate(pair, 1))
+        for versions in ((older, newer), (newer, older)):
+            assert (taken(*versions)[0] == ["Baclofen"]) is (newer["code"] == BACLOFEN_OR_NOT[0]["code"])
+    assert taken(BACLOFEN_OR_NOT[0], BACLOFEN_OR_NOT[0])[0] == ["Baclofen"]
+
+
+def test_the_pages_of_a_record_that_are_not_there_are_told_of_its_patients() -> None:
+    page = bundle([PERSON, observation()]) | {"link": [{"relation": "next", "url": f"{A}page2"}]}
+    whole = bundle([{"resourceType": "Patient", "id": "Q"}])
+    found = read_resources([page, whole], kb().knowledge)
+    told = {p.reference: ["one page of several" in e.reason and e.matters for e in p.not_read] for p in found.patients.values()}
+    assert told == {"Patient/P": [True], "Patient/Q": []}
 
 
 def test_a_patient_without_id_and_address_is_astray() -> None:

@@ -40,6 +40,11 @@ def test_whole_characters_are_read(said: bytes, read: str) -> None:
         (b'{"a": NaN}', "NaN is not a number"),
         (b'{"a":\n}', "line 2, column 1: not valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": 1, "a": 1}', "line 1, column 16: an object names a key twice"),
+        (
+            b'{"\\u0061": [{}, {"}": "\\"}"}],\n "b": {"c": 1,"d":2, "c": 3}, "x": {}}',
+            "line 2, column 28: an object names a key twice",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_place(said: bytes, where: str) -> None:

@@ -9,6 +9,7 @@ patients are refused without need.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from kbtool.cohort.cut import LINE, Vocabulary
 from kbtool.cohort.units import TRIPLES, Unit
-from kbtool.facts import GENID
+from kbtool.facts import BASE, GENID
 from kbtool.knowledge import Knowledge
 from kbtool.namespaces import CG, RDF
 from kbtool.rows import Row
@@ -33,6 +34,9 @@ A_TIME = 200_000
 """Entries that are held in memory at once."""
 
 _LONG = 256
+_NAMED = re.compile(r"<(.*/)(Patient/[A-Za-z0-9\-.]{1,64})>")
+_PATIENTS = re.compile(rb'"reference"\s*:\s*"(?:[^"]*/)?(Patient/[A-Za-z0-9\-.]{1,64})["/]')
+"""Whom a resource of FHIR is about, or else points at."""
 _TYPE = str(RDF["type"])
 _PLACED = np.dtype([*[(name, ENTRY.fields[name][0]) for name in ENTRY.names], ("place", "<u4")])  # type: ignore[index,union-attr]
 
@@ -70,6 +74,9 @@ class Book:
                 kinds.append((subject, target))
         described.update(subject for subject, target in kinds if subject not in described and self._speaks(target))
         if document:
+            named = _NAMED.fullmatch(patient)
+            if named and named[1] != BASE:
+                pointed.add(f"<{BASE}{named[2]}>")  # who is named without an address elsewhere may be this one
             own = f"<{GENID}"
             described = {node for node in described if not node.startswith(own)}
             pointed = {node for node in pointed if not node.startswith(own)}
@@ -85,7 +92,11 @@ class Book:
     def unread(self, unit: Unit, ordinal: int, room: int) -> None:
         """Write down the nodes of triples that could not be read: whoever has more of them was read in part."""
         self.labels(unit, ordinal)
-        for line in unit.data.splitlines() if unit.form == TRIPLES else ():
+        if unit.form != TRIPLES:
+            tails = {tail.decode() for tail in _PATIENTS.findall(unit.data.replace(b"\\/", b"/"))}
+            self._add([f"{BASE}{tail}" for tail in sorted(tails)], room, 2 * ordinal + 1)
+            return
+        for line in unit.data.splitlines():
             match = LINE.match(line)
             if match is not None:
                 subject, predicate, target = match.groups()

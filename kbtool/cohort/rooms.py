@@ -165,6 +165,7 @@ def _document(unit: Unit, knowledge: Knowledge, refused: Refused) -> Room | None
     except FactsError as error:
         message = re.sub(r"^line 1, (?=column)", "", str(error).removeprefix(f"{unit.file}: "))
         refused.refuse((unit.file, unit.line_at(None)), message)
+        refused.unread.append(unit)
         return None
     nameless = [group for group in facts.groups if any(isinstance(record.patient, ox.BlankNode) for record in group)]
     for _ in nameless:

@@ -10,6 +10,7 @@ from typing import Any
 import pyoxigraph as ox
 
 from kbtool.facts import BASE, FactsError
+from kbtool.fhir.times import seconds
 from kbtool.fhir.values import Digits
 from kbtool.json_text import JsonError, decoder, parsed
 
@@ -96,6 +97,17 @@ def _is_server(base: str, kind: str) -> bool:
     return base.startswith("http") and base.endswith("/") and _is_iri(f"{base}{kind}/1")
 
 
+def later(one: str | None, other: str | None) -> bool | None:
+    """Whether one time lies after another; None where they are the same, or one is not there or no time."""
+    if one is None or other is None:
+        return None
+    try:
+        a, b = seconds(one), seconds(other)
+    except ValueError:
+        return None
+    return None if a == b else a > b
+
+
 def patient_named(subject: Any) -> str | None:
     """The end of the address by which a subject names a patient, Patient/id, wherever that is; None where it has none."""
     reference = subject.get("reference") if isinstance(subject, dict) else None
@@ -114,6 +126,13 @@ class Entry:
     """
 
     __slots__ = ("base", "full_url", "id", "iri", "kind", "plain", "reference", "resource", "tail")
+
+    @property
+    def updated(self) -> str | None:
+        """When this version of the resource was made, where it says so."""
+        meta = self.resource.get("meta")
+        updated = meta.get("lastUpdated") if isinstance(meta, dict) else None
+        return updated if isinstance(updated, str) else None
 
     def __init__(self, resource: Json, full_url: Any = None, plain: bool = False) -> None:
         self.resource, self.plain = resource, plain
@@ -135,26 +154,28 @@ class Scope:
     """Resources that can refer to each other: those of a Bundle, or those that stand alone.
 
     owners: by the IRI of a resource without a fullUrl, that of its patient. Another scope may use the same ids for others.
+    notes: what is not known of anybody in it.
     """
 
     def __init__(self, above: Scope | None = None) -> None:
         self.above = above
         self.owners: dict[str, str] = {}
-        self.by_url: dict[str, Entry] = {}
+        self.notes: list[Any] = []
+        self.by_url: dict[str, Entry | None] = {}
         self.by_tail: dict[str, Entry | None] = {}
+        self.torn: dict[str, list[Entry]] = {}
         self.by_identifier: dict[tuple[str, str], set[str]] = {}
         self._patients: dict[tuple[str, str | None], tuple[str, str] | str] = {}
 
     def add(self, entry: Entry) -> None:
-        """Make a resource known. Two of one type and id at different addresses cannot be told apart by these alone."""
+        """Make a resource known. Two of one type and id at different addresses cannot be told apart by these alone; nor can
+        versions that differ, where none of them is known to be the later one."""
         if self._patients:
             self.forget()
         if entry.full_url:
-            self.by_url[entry.full_url] = entry
+            self.by_url[entry.full_url] = self._latest(entry.full_url, self.by_url.get(entry.full_url, entry), entry)
         if entry.tail:
-            other = self.by_tail.setdefault(entry.tail, entry)
-            if other is not entry:
-                self.by_tail[entry.tail] = entry if other is not None and other.full_url == entry.full_url else None
+            self.by_tail[entry.tail] = self._latest(entry.tail, self.by_tail.get(entry.tail, entry), entry)
         if entry.kind == "Patient" and entry.iri and "identifier" in entry.resource:
             for identifier in (
                 entry.resource.get("identifier") or () if isinstance(entry.resource.get("identifier"), list) else ()
@@ -163,16 +184,43 @@ class Scope:
                     key = (str(identifier.get("system", "")), identifier["value"])
                     self.by_identifier.setdefault(key, set()).add(entry.iri)
 
+    def _latest(self, name: str, one: Entry | None, other: Entry) -> Entry | None:
+        """The version that counts; None where they differ and which is the later one cannot be told. A patient stays the same."""
+        if one is not None and one.full_url == other.full_url:
+            if one is other or one.resource == other.resource or other.kind == "Patient":
+                return other
+            decided = later(other.updated, one.updated)
+            if decided is not None:
+                return other if decided else one
+        self.torn.setdefault(name, []).extend(entry for entry in (one, other) if entry is not None)
+        return None
+
+    def versions(self, reference: str, origin: Entry) -> list[Json]:
+        """The resources of which a reference may mean each, where which of them cannot be told."""
+        reference = _unversioned(reference)
+        names = (reference, (origin.base or "") + reference, "/".join(reference.rsplit("/", 2)[-2:]))
+        found = next((self.torn[name] for name in names if name in self.torn), None)
+        if found is None:
+            return [] if self.above is None else self.above.versions(reference, origin)
+        return [entry.resource for entry in found]
+
     def find(self, reference: str, origin: Entry) -> Entry | None:
         """The resource that a reference in a resource points at, if it is there and no other can be meant."""
-        reference = _unversioned(reference)
+        found = self._own(_unversioned(reference), origin)
+        return found if found is not None or self.above is None else self.above.find(reference, origin)
+
+    def settled(self, reference: str, origin: Entry) -> bool:
+        """Whether a reference leads to a resource that nothing can change that is still to come: one of the same Bundle."""
+        return reference.startswith("#") or (self.above is not None and self._own(_unversioned(reference), origin) is not None)
+
+    def _own(self, reference: str, origin: Entry) -> Entry | None:
         found = self.by_url.get(reference)
         if found is None and _RELATIVE.fullmatch(reference):
             found = self.by_url.get((origin.base or "") + reference) or self.by_tail.get(reference)
         elif found is None and reference.startswith("http"):
             near = self.by_tail.get("/".join(reference.rsplit("/", 2)[-2:]))
             found = near if near is not None and near.full_url is None else None
-        return found if found is not None or self.above is None else self.above.find(reference, origin)
+        return found
 
     def key(self, reference: str, origin: Entry) -> str:
         """The IRI of the resource that a reference points at, whether it is there or not."""
@@ -228,17 +276,32 @@ class Scope:
         return (reference, tail) if _is_iri(reference) else f"the patient it is about ({reference[:80]}) cannot be told"
 
     def _identified(self, subject: Json) -> tuple[str, str] | str:
-        identifier = subject.get("identifier")
-        if not isinstance(identifier, dict) or not isinstance(identifier.get("value"), str):
+        if not isinstance(subject.get("identifier"), dict) or not isinstance(subject["identifier"].get("value"), str):
             return "it does not say whom it is about in a way that can be followed"
+        found = self.candidates(subject)
+        if len(found) > 1:
+            return "more than one patient has the identifier of the one it is about"
+        return found[0] if found else "no patient in the record has the identifier of the one it is about"
+
+    def candidates(self, subject: Any) -> list[tuple[str, str]]:
+        """The IRI and the reference of each patient who has the identifier by which a subject names one."""
+        identifier = subject.get("identifier") if isinstance(subject, dict) and "reference" not in subject else None
+        if not isinstance(identifier, dict) or not isinstance(identifier.get("value"), str):
+            return []
         key = (str(identifier.get("system", "")), identifier["value"])
         scope: Scope | None = self
         while scope is not None:
-            found = scope.by_identifier.get(key, set())
-            if len(found) == 1:
-                iri = next(iter(found))
-                return iri, "/".join(iri.rsplit("/", 2)[-2:])
-            if found:
-                return "more than one patient has the identifier of the one it is about"
+            if found := scope.by_identifier.get(key):
+                return [(iri, "/".join(iri.rsplit("/", 2)[-2:])) for iri in sorted(found)]
             scope = scope.above
-        return "no patient in the record has the identifier of the one it is about"
+        return []
+
+
+def named_at(subject: Any, origin: Entry) -> str | None:
+    """The address of the server on which a subject, or the resource that has it, says that its patient is, with a slash at the
+    end; None where neither says it."""
+    reference = subject.get("reference") if isinstance(subject, dict) else None
+    tail = patient_named(subject)
+    if not isinstance(reference, str) or tail is None:
+        return None
+    return _unversioned(reference).removesuffix(tail) or origin.base

@@ -31,6 +31,13 @@ class Drugs(ResourceReader):
         pointed = reference.get("reference") if isinstance(reference, dict) else None
         if coded is None and reference is not None:
             medication = outcome.scope.resolve(outcome.entry, pointed) if isinstance(pointed, str) else None
+            versions = outcome.scope.versions(pointed, outcome.entry) if medication is None and isinstance(pointed, str) else []
+            if versions:
+                matches = [self.tables.match(codings(version.get("code")), kinds) for version in versions]
+                names = {m.concept.name if m.concept else m.near for m in matches if m is not NOTHING}
+                for name in sorted(names - {None}, key=str) or (None,):
+                    outcome.skip("the drug that it points at stands there in versions that differ", name)
+                return None
             if medication is None or medication.get("resourceType") != "Medication":
                 outcome.skip(
                     f"the drug that it points at ({str(pointed or shown(reference))[:80]}) is not in the record",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyoxigraph as ox
 
 from kbtool.facts import Facts, PatientFacts
-from kbtool.fhir.documents import Entry, Scope, documents, is_fhir, loads
+from kbtool.fhir.documents import Entry, Scope, documents, is_fhir, loads, named_at
 from kbtool.fhir.outcomes import NotRead, Outcome
 from kbtool.fhir.places import name_of, place
 from kbtool.fhir.records import Record
@@ -24,6 +24,8 @@ from kbtool.rows import Row, no_collection, quads_of
 
 if TYPE_CHECKING:
     from kbtool.knowledge import Knowledge
+
+_ELSEWHERE = "resources name a patient of this id at another address too, and whether that is the same one cannot be told"
 
 __all__ = ["NotRead", "PatientRead", "Read", "Reading", "Understood", "is_fhir", "loads", "read", "read_resources", "understood"]
 
@@ -151,6 +153,7 @@ class Reading:
             scope.forget()
             self._read(entry, scope, last=True)
         self._waiting = []
+        self._tell_apart()
         patients: dict[str, PatientRead] = {}
         origins: dict[str, str] = {}
         for iri, record in self.records.items():
@@ -164,11 +167,12 @@ class Reading:
         links = bundle.get("link")
         for link in links if isinstance(links, list) else ():
             if isinstance(link, dict) and link.get("relation") == "next":
-                self.stray.append(
+                scope.notes.append(
                     NotRead(
                         own.reference, "it is one page of several, and the next one is not in it: what is missing is not known"
                     )
                 )
+        self.stray.extend(scope.notes)
         entries, nested = [], []
         listed = bundle.get("entry")
         gone: set[str] = set()
@@ -216,16 +220,20 @@ class Reading:
         whose = scope.patient(subject, entry)
         if isinstance(whose, str):
             if outcome.facts or outcome.not_read:
-                self._lose(outcome, whose)
+                self._lose(outcome, whose, scope, subject)
             return
+        record = self._record(*whose, scope)
+        server = named_at(subject, entry)
+        if server is not None and whose[0] != server + whose[1]:
+            record.servers.add(server)
         if entry.iri:
             owner = (self._owners if entry.full_url else scope.owners).setdefault(entry.iri, whose[0])
             if owner != whose[0]:
-                self._record(*whose).add(entry, outcome)
+                record.add(entry, outcome)
                 for each in (owner, whose[0]):
                     self.records[each].disown(entry.iri)
                 return
-        self._record(*whose).add(entry, outcome)
+        record.add(entry, outcome)
 
     def _must_wait(self, entry: Entry, subject: Any, scope: Scope) -> bool:
         """Whether something that the resource points at may still come from another source."""
@@ -240,21 +248,25 @@ class Reading:
         if pointed is None and isinstance(entry.resource.get("medication"), dict):
             pointed = entry.resource["medication"].get("reference")
         target = pointed.get("reference") if isinstance(pointed, dict) else None
-        return isinstance(target, str) and scope.resolve(entry, target) is None
+        return isinstance(target, str) and not scope.settled(target, entry)
 
-    def _record(self, iri: str, reference: str) -> Record:
+    def _record(self, iri: str, reference: str, scope: Scope) -> Record:
         record = self.records.get(iri)
         if record is None:
             record = self.records[iri] = Record(iri, reference, self.tables)
+        for note in scope.notes:
+            record.note(note)
         return record
 
     def _patient(self, entry: Entry, scope: Scope) -> None:
         if entry.iri is None:
-            self.stray.append(
-                NotRead(entry.reference, "the patient has neither an id nor a fullUrl, so nothing can be tied to it")
+            reason = (
+                "the patient has neither a fullUrl nor an id as FHIR allows it (letters, digits, - and ., at most 64), so "
+                "nothing can be tied to it"
             )
+            self.stray.append(NotRead(entry.reference, reason))
             return
-        record = self._record(entry.iri, entry.reference)
+        record = self._record(entry.iri, entry.reference, scope)
         record.patient(entry.resource, place(entry.resource.get("managingOrganization"), entry, scope))
 
     def _outcome(self, entry: Entry) -> None:
@@ -266,8 +278,32 @@ class Reading:
                 reason = f"the server that sent the record reports a problem ({said}): something may be missing"
                 self.stray.append(NotRead(entry.reference, reason))
 
-    def _lose(self, outcome: Outcome, why: str) -> None:
-        kept = [n for n in outcome.not_read if n.matters]
-        self.stray.extend(kept)
-        for fact in {f.concept.name: f for f in outcome.facts}.values():
-            self.stray.append(NotRead(outcome.reference, why, outcome.code, fact.concept.name))
+    def _lose(self, outcome: Outcome, why: str, scope: Scope, subject: Any) -> None:
+        """Say what of a resource is lost; to each patient who may be the one whom it is about, where these are known."""
+        lost = [n for n in outcome.not_read if n.matters]
+        for name in dict.fromkeys(fact.concept.name for fact in outcome.facts):
+            lost.append(NotRead(outcome.reference, why, outcome.code, name))
+        whose = scope.candidates(subject)
+        for iri, reference in whose:
+            record = self._record(iri, reference, scope)
+            for entry in lost:
+                record.note(entry)
+        if not whose:
+            self.stray.extend(lost)
+
+    def _tell_apart(self) -> None:
+        """Use no facts where it is not known whether they are of one patient: an id that stands for patients at several
+        addresses, of whom not each has a Patient resource."""
+        named: dict[str, list[Record]] = {}
+        for record in self.records.values():
+            named.setdefault(record.reference, []).append(record)
+            if len(record.servers) > 1:
+                record.close("resources name this patient on several servers, who may be several persons: no fact is used")
+        for some in named.values():
+            nameless = [record for record in some if not record.known] if len(some) > 1 else []
+            for record in nameless:
+                for other in some:
+                    for entry in record.doubted(_ELSEWHERE) if other is not record else ():
+                        other.note(entry)
+            for record in nameless:
+                record.close(f"{_ELSEWHERE}: no fact of the record is used")

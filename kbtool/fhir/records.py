@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kbtool.fhir.documents import Entry
+from kbtool.fhir.documents import Entry, later
 from kbtool.fhir.elements import dicts, stated_value
 from kbtool.fhir.outcomes import Fact, NotRead, Outcome, text_term
 from kbtool.fhir.places import Place, treated_at
@@ -33,18 +33,22 @@ class _Kept:
     def __init__(self, entry: Entry, outcome: Outcome, iri: str) -> None:
         self.reference, self.code, self.facts, self.not_read = outcome.reference, outcome.code, outcome.facts, outcome.not_read
         self.key, self.iri, self.visit = entry.iri or iri, iri, outcome.visit
-        meta = entry.resource.get("meta")
-        updated = meta.get("lastUpdated") if isinstance(meta, dict) else None
-        self.updated = updated if isinstance(updated, str) else None
+        self.updated = entry.updated
 
 
 class Record:
-    """Collects the outcomes of one patient's resources; `quads` settles what they mean together."""
+    """Collects the outcomes of one patient's resources; `rows` settles what they mean together.
+
+    known: whether the Patient resource itself has come. servers: the addresses at which resources say that the patient is.
+    """
 
     def __init__(self, iri: str, reference: str, tables: Tables) -> None:
         self.iri, self.reference, self.tables = iri, reference, tables
         self.not_read: list[NotRead] = []
         self.unneeded: dict[str, int] = {}
+        self.known = False
+        self.servers: set[str] = set()
+        self._who: list[Json] = []
         self._kept: dict[str, _Kept] = {}
         self._kept_by: list[Place] = []
         self._stated_places: list[str] = []
@@ -63,6 +67,8 @@ class Record:
                     self._stated_places.append(stated_value(extension, self._places))
                 except UnusableError as error:
                     self._note(NotRead(self.reference, f"the extension treatedAt is left out: {error}", matters=False))
+        self.known = True
+        self._who.append({key: resource.get(key) for key in ("birthDate", "identifier")})
         closed = None
         if resource.get("deceasedBoolean") is True or resource.get("deceasedDateTime") is not None:
             closed = "the record says that the patient has died: no fact of the record is used"
@@ -72,13 +78,43 @@ class Record:
             closed = (
                 "the patient has a modifierExtension or implicitRules, which are not known here: no fact of the record is used"
             )
+        elif _other_person(self._who[0], self._who[-1]):
+            closed = (
+                "two persons stand under this id (other identifiers, or another date of birth): no fact of the record is used"
+            )
         elif resource.get("active") is False and self._closed is None:
             self._note(
                 NotRead(self.reference, "the record of the patient is marked as not active: it may have been merged into another")
             )
-        if closed and self._closed is None:
-            self._closed = closed
-            self._note(NotRead(self.reference, closed))
+        for link in dicts(resource.get("link")):
+            if link.get("type") != "replaced-by":
+                other = link.get("other")
+                whose = (
+                    f" ({other['reference'][:80]})" if isinstance(other, dict) and isinstance(other.get("reference"), str) else ""
+                )
+                self._note(NotRead(self.reference, f"another record of this person{whose} is linked, and nothing in it is used"))
+        if closed:
+            self.close(closed)
+
+    def close(self, reason: str) -> None:
+        """Use no fact of the record."""
+        if self._closed is None:
+            self._closed = reason
+            self._note(NotRead(self.reference, reason))
+
+    def note(self, entry: NotRead) -> None:
+        """Say of something that it was not read; once."""
+        if entry not in self.not_read:
+            self.not_read.append(entry)
+
+    def _note(self, entry: NotRead) -> None:
+        self.not_read.append(entry)
+
+    def doubted(self, reason: str) -> list[NotRead]:
+        """What the record touches, class by class, as not read for a reason: for another one that it may belong to."""
+        touched = {(n.concept, n.resource): n.code for kept in self._kept.values() for n in kept.not_read if n.matters}
+        touched |= {(f.concept.name, kept.reference): kept.code for kept in self._kept.values() for f in kept.facts}
+        return [NotRead(reference, reason, code, name) for (name, reference), code in touched.items()]
 
     def add(self, entry: Entry, outcome: Outcome) -> None:
         """Take what a resource gives. A resource that comes twice counts once; of two versions the later one counts."""
@@ -90,12 +126,12 @@ class Record:
         other = self._kept.setdefault(kept.key, kept)
         if other is kept:
             return
-        later = _later(kept.updated, other.updated) if kept.updated and other.updated else None
+        later_one = later(kept.updated, other.updated)
         if _says(other) == _says(kept):
-            later = later or kept.updated is None
-        elif later is None:
+            later_one = later_one or kept.updated is None
+        elif later_one is None:
             self._refuse("two versions of it differ, and which is the later one cannot be told", kept, other)
-        if later:
+        if later_one:
             self._kept[kept.key] = kept
 
     def disown(self, key: str) -> None:
@@ -153,9 +189,6 @@ class Record:
         visits = [kept.visit for kept in self._kept.values() if kept.visit is not None]
         found = treated_at(self._kept_by, visits, organizations)
         return [] if found is None else [text_term(found)]
-
-    def _note(self, entry: NotRead) -> None:
-        self.not_read.append(entry)
 
     # --- what one resource decides about another
 
@@ -270,19 +303,24 @@ def _owner(fact: Fact, treatments: list[tuple[_Kept, Fact, str]], tables: Tables
     return None
 
 
+def _other_person(one: Json, other: Json) -> bool:
+    """Whether two Patient resources cannot be of one person: they share no identifier, and either have different ones of one
+    system or different dates of birth (of which one may be less exact)."""
+    systems = [{str(i.get("system", "")): set[str]() for i in dicts(who["identifier"])} for who in (one, other)]
+    for found, who in zip(systems, (one, other), strict=True):
+        for identifier in dicts(who["identifier"]):
+            found[str(identifier.get("system", ""))].add(str(identifier.get("value")))
+    both = systems[0].keys() & systems[1].keys()
+    if any(systems[0][system] & systems[1][system] for system in both):
+        return False
+    births = [str(who["birthDate"]) for who in (one, other) if who["birthDate"] is not None]
+    return bool(both) or (len(births) == 2 and not births[0].startswith(births[1]) and not births[1].startswith(births[0]))
+
+
 def _says(kept: _Kept) -> tuple[Any, ...]:
     """What an outcome says, to compare two."""
     facts = ((f.concept.iri, f.part, tuple(f.pairs), f.source, f.at, f.ended, f.absent, f.refers) for f in kept.facts)
     return (*facts, *kept.not_read, kept.visit)
-
-
-def _later(one: str, other: str) -> bool | None:
-    """Whether one time lies after another; None where they are the same or one is no time."""
-    try:
-        a, b = seconds(one), seconds(other)
-    except ValueError:
-        return None
-    return None if a == b else a > b
 
 
 def _times(fact: Fact) -> Iterator[str]:
