@@ -130,13 +130,18 @@ def assess(
         str | None, typer.Option("--update-endpoint", metavar="URL", help="For updates, where it is not URL/update.")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave that graph in the store, and name it.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each request to the store.")] = 120.0,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="For each request to the store; 120 where not given.")
+    ] = None,
 ) -> None:
     """Say what to do and what never to do for each patient, with reasons and sources.
 
     Example: kbtool assess patient.ttl --as-of 2026-02-10T12:00:00Z
     """
     with errors():
+        for name, value in (("--update-endpoint", update_endpoint), ("--keep", keep or None), ("--timeout", timeout)):
+            if endpoint is None and value is not None:
+                fail(f"{name} is for a store; name it with --endpoint, or leave {name} out")
         kb = load(ontology)
         moment = engine.parse_as_of(as_of)
         read, broken = _read(kb, facts, input_format)
@@ -153,8 +158,10 @@ def assess(
             if explain:
                 fail("--explain works here and not in a store; leave --endpoint out")
             from kbtool.cli_endpoint import in_store
+            from kbtool.endpoint import TIMEOUT
 
-            results = in_store(kb, read, moment, endpoint, update_endpoint, timeout, strict=strict, keep=keep)
+            seconds = TIMEOUT if timeout is None else timeout
+            results = in_store(kb, read, moment, endpoint, update_endpoint, seconds, strict=strict, keep=keep)
         elif explain:
             from kbtool.explain import explained
 

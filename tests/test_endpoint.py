@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -131,10 +132,24 @@ def test_kept_it_can_be_asked(server: str) -> None:
 
 def test_a_failure_in_the_middle_leaves_nothing(server: str, kb: kbtool.KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(server)
-    monkeypatch.setattr(endpoint, "updates", lambda *_: ["this is no update"])
+    monkeypatch.setattr(endpoint, "updates", lambda *_: [("01-wrong.ru", "this is no update")])
     with pytest.raises(EndpointError, match="answered 400"):
         list(endpoint.assess(kb, kb.read(FOLDER / "P01.ttl"), engine.parse_as_of(AS_OF), Store(*services(server))))
     assert contents(server) == before
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """One that says nothing about clients that went away: the command that runs then would seem to say it."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
+_BROKEN = {
+    "cut": b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{",
+    "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n400\r\nabc",
+    "greeting": b"SSH-2.0-OpenSSH\r\n",
+}
 
 
 class _Peer(http.server.BaseHTTPRequestHandler):
@@ -148,12 +163,17 @@ class _Peer(http.server.BaseHTTPRequestHandler):
         _Peer.seen = dict(self.headers)
         if kind == "slow":
             time.sleep(3)
+        if kind in _BROKEN:
+            self.wfile.write(_BROKEN[kind])
+            self.close_connection = True
+            return
         statuses = {"secret": 401, "moved": 302, "broken": 500}
         self.send_response(statuses.get(kind, 200))
         if kind == "moved":
             self.send_header("Location", "http://127.0.0.1:1/")
         body = {
             "words": b"hello",
+            "list": b'{"head":{"vars":["x"]},"results":{"bindings":[]}}',
             "deaf": b'{"head":{"vars":["n"]},"results":{"bindings":[{"n":{"type":"literal","value":"0"}}]}}',
         }.get(kind, b"")
         self.send_header("Content-Length", str(len(body)))
@@ -166,7 +186,7 @@ class _Peer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def peer() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Peer)
+    server = _Server(("127.0.0.1", 0), _Peer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -182,6 +202,10 @@ def peer() -> Iterator[str]:
         ("words", "not SPARQL results"),
         ("slow", "no answer within 0.5 s"),
         ("deaf", "should have"),
+        ("list", "is no number"),
+        ("cut", "breaks off"),
+        ("chunk", "breaks off"),
+        ("greeting", "does not speak HTTP"),
     ],
 )
 def test_a_store_that_does_something_else_is_an_error(peer: str, kind: str, said: str) -> None:
@@ -221,6 +245,219 @@ def test_services_are_found() -> None:
         assert services(given) == ("http://h/query", "http://h/update")
     assert services("http://h/ds/sparql") == ("http://h/ds/query", "http://h/ds/update")
     assert services("http://h/q", "http://h/u") == ("http://h/q", "http://h/u")
+    assert services("http://h/ds/query?x=1/a") == ("http://h/ds/query?x=1/a", "http://h/ds/update?x=1/a")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h:abc/", "http://h:99999/", "http://h/a b", "http://[::1/query", "http:///x", "http://h/#a"]
+)
+def test_what_is_no_address_is_said(url: str) -> None:
+    for words in (["--endpoint", url], ["--endpoint", "http://127.0.0.1:1", "--update-endpoint", url]):
+        code, out, err = call(*words)
+        assert (code, out) == (2, "")
+        assert "is no address" in err
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@h/query", "http://me:se/secret@h", "me:secret@h", "http://me:se?secret@h/"])
+def test_no_password_is_printed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = call("--endpoint", url)
+    assert code == 2
+    assert "secret" not in out + err
+    if url.endswith("/query"):
+        assert "KBTOOL_ENDPOINT_AUTHORIZATION" in err
+    monkeypatch.setenv("KBTOOL_ENDPOINT_AUTHORIZATION", "Bearer secret\n")
+    code, out, err = call("--endpoint", "http://127.0.0.1:1")
+    assert code == 2
+    assert "line break" in err
+    assert "secret" not in out + err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_timeout_that_is_none_is_refused(seconds: str) -> None:
+    code, out, err = call("--endpoint", "http://127.0.0.1:1", "--timeout", seconds)
+    assert (code, out) == (2, "")
+    assert "more than 0" in err
+
+
+@pytest.mark.parametrize("words", [["--keep"], ["--update-endpoint", "http://h/update"], ["--timeout", "120"]])
+def test_what_is_for_a_store_needs_one(words: list[str]) -> None:
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert f"{words[0]} is for a store" in err
+
+
+# --- Something in front of the store ------------------------------------------------------------------
+
+
+class _Front(http.server.BaseHTTPRequestHandler):
+    """What stands in front of a store, and spoils the requests that hold some words, as often as is said."""
+
+    store = words = kind = ""
+    times = 0
+    reached = threading.Event()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        hit = _Front.words.encode() in body and _Front.times > 0
+        _Front.times -= hit
+        kind = _Front.kind if hit else ""
+        if kind == "close":
+            self.close_connection = True
+            return
+        if kind == "late":
+            _Front.reached.set()
+            time.sleep(1)
+        status, media, data = 200, "text/html" if kind in ("page", "honest page") else "text/plain", b"hello"
+        if kind == "refused":
+            status = 500
+        elif kind not in ("empty", "page"):
+            headers = {name: self.headers[name] for name in ("Content-Type", "Accept")}
+            request = urllib.request.Request(_Front.store + self.path, body, headers)  # noqa: S310
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                data = answer.read()
+        self.send_response(status)
+        self.send_header("Content-Type", media)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def fronts(server: str) -> Iterator[str]:
+    front = _Server(("127.0.0.1", 0), _Front)
+    threading.Thread(target=front.serve_forever, daemon=True).start()
+    _Front.store = server
+    yield f"http://127.0.0.1:{front.server_port}"
+    front.shutdown()
+    front.server_close()
+
+
+@pytest.fixture
+def front(fronts: str, server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of one that is not impatient; the store is as before when the test is over."""
+    monkeypatch.setattr(endpoint, "_WAITS", (0, 0.1, 0.1, 0.1))
+    before = contents(server)
+    yield fronts
+    _Front.times = 0
+    for graph in {line.split(" <")[-1].rstrip("> .") for line in contents(server) - before}:
+        Store(*services(server), graph=graph).drop()
+
+
+def spoil(words: str, kind: str, times: int = 1) -> None:
+    _Front.words, _Front.kind, _Front.times = words, kind, times
+    _Front.reached.clear()
+
+
+_CG = "> <https://w3id.org/kbtool/cg"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("22-derive-20-prohibitions.ru", "empty"),
+        ("22-derive-20-prohibitions.ru", "page"),
+        ("28-derive-80-openers.ru", "empty"),
+        (f'{_CG}/reportedValue> "', "empty"),
+        (f"{_CG}/setAside> <", "empty"),
+        ("DELETE DATA", "empty"),
+        (f"{_CG}/asOf> ", "empty"),
+    ],
+)
+def test_an_update_that_was_only_answered_is_an_error(
+    server: str, front: str, kb: kbtool.KnowledgeBase, words: str, kind: str
+) -> None:
+    before = contents(server)
+    facts = kb.read(FOLDER / "P01.ttl", FOLDER / "Mg-17-set-aside.ttl")
+    spoil(words, kind)
+    with pytest.raises(EndpointError, match=r"carry it out|carried out|left out an update") as caught:
+        list(endpoint.assess(kb, facts, engine.parse_as_of(AS_OF), Store(*services(front))))
+    assert _Front.times == 0
+    assert ("login page" in str(caught.value)) or "asOf" in words
+    assert "nothing is left in the graph <https://w3id.org/kbtool/run/" in str(caught.value)
+    assert contents(server) == before
+
+
+def test_a_store_that_answers_updates_with_pages_is_believed_when_it_did_them(server: str, front: str) -> None:
+    before = contents(server)
+    spoil("INSERT", "honest page", 1000)
+    assert call("--endpoint", front) == call()
+    assert _Front.times < 1000
+    assert contents(server) == before
+
+
+@pytest.mark.parametrize("kind", ["refused", "close", "empty", "page"])
+def test_a_graph_that_stays_is_named(server: str, front: str, kind: str) -> None:
+    before = contents(server)
+    spoil("DROP", kind)
+    assert call("--endpoint", front) == call()
+    assert contents(server) == before
+    spoil("DROP", kind, 1000)
+    code, out, err = call("--endpoint", front)
+    assert (code, out) == (2, "")
+    (left,) = {line.split(" <")[-1].rstrip("> .") for line in contents(server) - before}
+    assert f"may still be in the store ({'it has' if kind in ('empty', 'page') else 'http'}" in err
+    assert f"DROP GRAPH <{left}>" in err
+    assert "patient/P01" not in err
+
+
+def test_both_errors_are_said(front: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "updates", lambda *_: [("01-wrong.ru", "this is no update")])
+    spoil("this is no update", "refused")
+    _, _, err = call("--endpoint", front)
+    assert "answered 500" in err
+    assert "nothing is left" in err
+    monkeypatch.setattr(endpoint, "updates", lambda *_: [("01-wrong.ru", "DROP this")])
+    spoil("DROP", "refused", 1000)
+    code, _, err = call("--endpoint", front)
+    assert code == 2
+    assert err.index("answered 500") < err.index("may still be in the store") < err.rindex("answered 500")
+
+
+def test_a_kept_graph_is_named_when_a_step_fails(server: str, front: str) -> None:
+    before = contents(server)
+    spoil("22-derive-20-prohibitions.ru", "refused")
+    code, _, err = call("--endpoint", front, "--keep")
+    assert code == 2
+    assert "answered 500" in err
+    (left,) = {line.split(" <")[-1].rstrip("> .") for line in contents(server) - before}
+    assert f"DROP GRAPH <{left}>" in err
+
+
+def test_an_update_that_lands_late_is_dropped_or_told(server: str, front: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(server)
+    monkeypatch.setattr(endpoint, "_WAITS", (0, 0.5, 0.5, 0.5))
+    spoil("reportedValue", "late")
+    code, _, err = call("--endpoint", front, "--timeout", "0.5")
+    assert code == 2
+    assert "no answer within 0.5 s" in err
+    assert "nothing is left" in err
+    assert contents(server) == before
+    spoil("reportedValue", "close")
+    code, _, err = call("--endpoint", front)
+    assert code == 2
+    assert "may still be carried out); drop it: DROP GRAPH <" in err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_drops_the_graph(server: str, front: str, name: str) -> None:
+    before = contents(server)
+    handlers = [signal.getsignal(getattr(signal, each)) for each in ("SIGTERM", "SIGHUP", "SIGINT")]
+    spoil("22-derive-20-prohibitions.ru", "late")
+    words = ["assess", str(FOLDER / "P01.ttl"), "--as-of", AS_OF, "--endpoint", front]
+    interruptible = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{interruptible}; from kbtool.cli import run; run()"
+    process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert _Front.reached.wait(30)
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name)
+    assert (out, err) == ("", "")
+    assert contents(server) == before
+    assert call("--endpoint", server)[0] == 0
+    assert [signal.getsignal(getattr(signal, each)) for each in ("SIGTERM", "SIGHUP", "SIGINT")] == handlers
 
 
 def test_an_update_is_kept_to_its_graph() -> None:
