@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +30,10 @@ MANY = 8
 COLUMNS = 5
 """Units that get a column in print."""
 
-_WIDTH = 110
+_WIDTHS = range(60, 111)
+_UNIT_WIDTH = 14
+_NAMES = 22
+_RESERVED = (UNKNOWN, "all", "other units")
 
 
 def of_file(out: Path) -> tuple[Json, Counter[Key]]:
@@ -53,52 +58,77 @@ def show(about: Json, counts: Counter[Key], out: Path) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
-    told = f", as of {about['asOf']}" if "asOf" in about else ""
-    console.print(f"{out}{told}", highlight=False)
+    width = min(max(shutil.get_terminal_size((_WIDTHS[-1], 0)).columns, _WIDTHS[0]), _WIDTHS[-1])
+    console = Console(
+        file=io.StringIO(), width=width, color_system=None, legacy_windows=False, markup=False, emoji=False, highlight=False
+    )
+    told = f", as of {_plain(str(about['asOf']))}" if "asOf" in about else ""
+    console.print(f"{_plain(str(out))}{told}", soft_wrap=True)
     units = sorted({unit for *_, unit in counts if unit}) + ([""] if any(not unit for *_, unit in counts) else [])
-    console.print(_by_unit(counts, units))
+    console.print(_by_unit(counts, units, width))
+    longest = max(12, 36 - (_WIDTHS[-1] - width) * 3 // 5)
     for section, title in SECTIONS.items():
         entries = _entries(counts, section)
         if not entries:
             continue
         most = entries[0][1]
         bars = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-        bars.add_column(width=52)
+        bars.add_column(width=width - longest - 22, overflow="fold")
         bars.add_column(justify="right", width=8)
-        bars.add_column()
+        bars.add_column(width=longest)
         for label, number, _ in entries[:SHOWN]:
-            bars.add_row(label, str(number), "█" * max(1, round(36 * number / most)))
-        console.print(f"\n{title}", highlight=False)
-        console.print(bars, highlight=False)
+            bars.add_row(_plain(label), str(number), "█" * max(1, round(longest * number / most)))
+        console.print(f"\n{title}")
+        console.print(bars)
         if len(entries) > SHOWN:
-            console.print(f"and {len(entries) - SHOWN} more", highlight=False)
+            console.print(f"and {len(entries) - SHOWN} more")
     drawn = draw(about, counts, out)
-    console.print(f"\nPicture: {drawn}" if drawn else "\nFor a picture: pip install 'kbtool[cohort]'", highlight=False)
+    picture = f"Picture: {_plain(str(drawn))}" if drawn else "For a picture: pip install 'kbtool[cohort]'"
+    console.print(f"\n{picture}", soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 
-def _by_unit(counts: Counter[Key], units: list[str]) -> Table:
-    """What became of patients and how often rules spoke, in all and by unit."""
+def _plain(text: str) -> str:
+    """Text of strangers, to be shown on one line: in quotes and with escapes where it has characters that are not seen, or spaces
+    that would get lost, so that different texts never look the same."""
+    same = text.isprintable() and text == " ".join(text.split()) and text[:1] not in ("'", '"')
+    return text if same else repr(text)
+
+
+def _unit(unit: str) -> str:
+    """What a unit is called: a name that means something else here is put in quotes."""
+    return repr(unit) if unit in _RESERVED else _plain(unit) if unit else UNKNOWN
+
+
+def _by_unit(counts: Counter[Key], units: list[str], width: int) -> Table:
+    """What became of patients and how often rules spoke, in all and by unit, as many as there is room for."""
+    from rich.cells import cell_len
     from rich.table import Table
 
-    shown = units[:COLUMNS] if units != [""] else []
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
-    for heading in ("all", *(unit or UNKNOWN for unit in shown)):
-        table.add_column(heading, justify="right", max_width=14)
-    if len(units) > len(shown) > 0:
-        table.title = f"the first {len(shown)} of {len(units)} units; all are in the output"
     kinds = [(PATIENTS, fate, f"patients {fate}") for fate in (ANSWERED, OUT_OF_SCOPE, REFUSED, SET_ASIDE)]
     kinds[-1] = (PATIENTS, SET_ASIDE, "patients with something set aside")
     kinds += [(section, "", title.lower()) for section, title in SECTIONS.items()]
-    for section, name, title in kinds:
-        numbers = [
-            sum(n for (s, m, _, u), n in counts.items() if s == section and name in ("", m) and unit in (None, u))
-            for unit in (None, *shown)
+
+    def numbers(unit: str | None) -> list[str]:
+        return [
+            str(sum(n for (s, m, _, u), n in counts.items() if s == section and name in ("", m) and unit in (None, u)))
+            for section, name, _ in kinds
         ]
-        table.add_row(title, *(str(n) for n in numbers))
+
+    shown = units[:COLUMNS] if units != [""] else []
+    columns = [(heading, numbers(unit)) for heading, unit in [("all", None), *((_unit(unit), unit) for unit in shown)]]
+    sizes = [max(min(cell_len(heading), _UNIT_WIDTH), *map(len, column)) for heading, column in columns]
+    while len(columns) > 2 and sum(sizes) + 2 * len(sizes) > width - _NAMES:
+        del columns[-1], sizes[-1]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for (heading, _), size in zip(columns, sizes, strict=True):
+        table.add_column(heading, justify="right", width=size, overflow="fold")
+    if len(units) >= len(columns) > 1:
+        table.title = f"the first {len(columns) - 1} of {len(units)} units; all are in the output"
+    for (*_, title), *row in zip(kinds, *(column for _, column in columns), strict=True):
+        table.add_row(title, *row)
     return table
 
 
@@ -118,9 +148,13 @@ def draw(about: Json, counts: Counter[Key], out: Path) -> Path | None:
             by_size[unit] += number
     units = [unit for unit, _ in by_size.most_common(MANY)]
     rows = [len(entries) + 2 for _, entries in sections] or [1]
-    with mpl.rc_context({"svg.hashsalt": "kbtool", "svg.fonttype": "none", "font.size": 9}):
+    with (
+        mpl.rc_context({"svg.hashsalt": "kbtool", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
         figure = Figure(figsize=(10, 0.24 * sum(rows) + 1), layout="constrained")
-        told = f", as of {about['asOf']}" if "asOf" in about else ""
+        told = f", as of {_plain(str(about['asOf']))}" if "asOf" in about else ""
         figure.suptitle(f"{sum(by_size.values())} patients{told}", x=0.01, ha="left")
         if sections:
             grid = figure.add_gridspec(len(rows), 1, height_ratios=rows)
@@ -133,13 +167,14 @@ def draw(about: Json, counts: Counter[Key], out: Path) -> Path | None:
 
 
 def _bars(axes: Any, title: str, entries: list[tuple[str, int, Counter[str]]], units: list[str], *, legend: bool) -> None:
-    labels = [label for label, _, _ in entries]
+    labels = [_plain(label) for label, _, _ in entries]
     left = [0] * len(entries)
+    names = []
     for number, unit in enumerate([*units, None]):
         widths = [sum(n for u, n in by.items() if (u == unit if unit is not None else u not in units)) for _, _, by in entries]
         if any(widths):
-            name = "other units" if unit is None else unit or UNKNOWN
-            axes.barh(labels, widths, left=left, height=0.7, label=name, color=f"C{number}")
+            names.append("other units" if unit is None else _unit(unit))
+            axes.barh(labels, widths, left=left, height=0.7, color=f"C{number}")
             left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.bar_label(axes.containers[-1], labels=[str(n) for n in left], padding=3)
     axes.invert_yaxis()
@@ -147,7 +182,9 @@ def _bars(axes: Any, title: str, entries: list[tuple[str, int, Counter[str]]], u
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if legend and len(axes.containers) > 1:
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        box = axes.legend(axes.containers, [""] * len(names), frameon=False, fontsize=8, loc="lower right")
+        for entry, name in zip(box.get_texts(), names, strict=True):
+            entry.set_text(name)  # as a label, a name that begins with _ would be hidden
 
 
 def _entries(counts: Counter[Key], section: str) -> list[tuple[str, int, Counter[str]]]:
