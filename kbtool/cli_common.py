@@ -37,6 +37,6 @@ def errors() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        fail(f"{error.filename or ''}: {error.strerror or error}")
+        fail(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}")
     except MemoryError:
         fail("out of memory; assess fewer patients at once")

@@ -13,12 +13,11 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from kbtool.cohort.checkpoint import replacing
-from kbtool.cohort.inputs import BROKEN, Source, unpacked
-from kbtool.cohort.partition import FAST, digest, joined
+from kbtool.cohort.inputs import BROKEN, Source, breaks_off, unpacked
+from kbtool.cohort.partition import digest, joined, scratch
 from kbtool.cohort.stretch import MAX_LINE, lines_of
 from kbtool.cohort.units import DOCUMENT, CohortError, Json
 from kbtool.facts import FactsError
@@ -61,6 +60,8 @@ _INSERT = {
     "shared": "INSERT INTO shared VALUES (?, ?, ?)",
 }
 _AT_ONCE = 1_000
+_LINES = 40
+"""Bits of the number of a line; those above it in a place are the number of the file."""
 _STRAYS = 500
 """So many resources of nobody are handed on together."""
 
@@ -68,12 +69,11 @@ _STRAYS = 500
 def bundled(sources: list[Source], folder: Path, knowledge: Knowledge) -> Path:
     """The resources in some files as Bundles, one of them a line; made once. Raises CohortError for what is no resource of FHIR:
     whose it is, nobody knows."""
-    file, database = folder / "bundled.ndjson", folder / "bundling.sqlite"
+    file = folder / "bundled.ndjson"
     if file.is_file():
         return file
-    database.unlink(missing_ok=True)
-    with closing(sqlite3.connect(database, isolation_level=None)) as base:
-        base.executescript(FAST + _SCHEMA)
+    with scratch(folder / "bundling.sqlite") as base:
+        base.executescript(_SCHEMA)
         base.execute("BEGIN")
         _load(base, sources)
         for statement in _FOUND:
@@ -82,17 +82,30 @@ def bundled(sources: list[Source], folder: Path, knowledge: Knowledge) -> Path:
         base.executemany("UPDATE resource SET patient = ? WHERE patient = ?", joined(pairs))
         with replacing(file) as out:
             for (patient,) in base.execute(_PEOPLE):
-                own = base.execute("SELECT line FROM resource WHERE patient = ? ORDER BY place", (patient,))
-                out.write(_bundle(_with_shared(base, [line for (line,) in own])))
+                own = base.execute("SELECT place, line FROM resource WHERE patient = ? ORDER BY place", (patient,)).fetchall()
+                made = _bundle(_with_shared(base, [line for _, line in own]))
+                if len(made) > MAX_LINE:
+                    raise _too_much(own, len(made), sources)
+                out.write(made)
             out.writelines(map(_bundle, _strays(base, knowledge)))
         base.execute("COMMIT")
-    database.unlink()
     return file
+
+
+def _too_much(own: list[tuple[int, bytes]], size: int, sources: list[Source]) -> CohortError:
+    """What to say of resources that are too long together: where the longest of them stand, and nothing of whose they are."""
+    longest = sorted(own, key=lambda row: len(row[1]), reverse=True)[:3]
+    where = (f"{sources[place >> _LINES].name} line {place % 2**_LINES} ({len(line)} bytes)" for place, line in longest)
+    return CohortError(
+        f"{size} bytes of resources belong to one patient, or to patients who cannot be told apart, and {MAX_LINE} are the most; "
+        f"the longest: {', '.join(where)}"
+    )
 
 
 def _load(base: sqlite3.Connection, sources: list[Source]) -> None:
     rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in _INSERT}
-    for place, (resource, line) in enumerate((pair for source in sources for pair in _resources(source)), 1):
+    found = ((n << _LINES | at, some, data) for n, source in enumerate(sources) for at, some, data in _resources(source))
+    for count, (place, resource, line) in enumerate(found, 1):
         entry = Entry(resource)
         if entry.kind in _SHARED:
             rows["shared"].append((place, entry.tail, line))
@@ -104,7 +117,7 @@ def _load(base: sqlite3.Connection, sources: list[Source]) -> None:
             elif patient is None and isinstance(subject, dict):
                 rows["identified"] += ((place, each) for each in _identifiers(subject))
             rows["resource"].append((place, _number(entry.tail), patient, line))
-        if place % _AT_ONCE == 0:
+        if count % _AT_ONCE == 0:
             _flush(base, rows)
     _flush(base, rows)
 
@@ -127,8 +140,8 @@ def _identifiers(resource: Json) -> Iterator[int]:
             yield digest(json.dumps([str(identifier.get("system", "")), identifier["value"]]).encode())
 
 
-def _resources(source: Source) -> Iterator[tuple[Json, bytes]]:
-    """The resources in a file, each with what stands for it in one line."""
+def _resources(source: Source) -> Iterator[tuple[int, Json, bytes]]:
+    """The resources in a file, each with the number of its line and what stands for it in one line."""
     number = 0
     try:
         with source.path.open("rb") as raw:
@@ -140,16 +153,17 @@ def _resources(source: Source) -> Iterator[tuple[Json, bytes]]:
                 if len(line) > MAX_LINE:
                     raise CohortError(f"{where}: longer than {MAX_LINE // 2**20} MB")
                 if data:
-                    yield _resource(data, where), data.replace(b"\r", b" ").replace(b"\n", b" ")
+                    yield number, _resource(data, where, whole=whole), data.replace(b"\r", b" ").replace(b"\n", b" ")
     except BROKEN as error:
-        raise CohortError(f"{source.name}: cannot be read after line {number}: {error}") from None
+        raise CohortError(f"{source.name}: cannot be read after line {number}: {breaks_off(error)}") from None
 
 
-def _resource(data: bytes, where: str) -> Json:
+def _resource(data: bytes, where: str, *, whole: bool) -> Json:
     try:
         found: Json = loads(data, where)
     except FactsError as error:
-        raise CohortError(f"{error}; nobody can tell whose it is, so correct it") from None
+        lines = "; if it holds one resource a line, name it .ndjson" if whole and b"\n" in data else ""
+        raise CohortError(f"{error}; nobody can tell whose it is, so correct it{lines}") from None
     kind = found.get("resourceType") if isinstance(found, dict) else None
     if not isinstance(kind, str) or kind == "Bundle" or any(key.startswith("@") for key in found):
         raise CohortError(
@@ -185,9 +199,4 @@ def _strays(base: sqlite3.Connection, knowledge: Knowledge) -> Iterator[list[byt
 
 def _bundle(lines: Iterable[bytes]) -> bytes:
     entries = b",".join(b'{"resource":%s}' % line for line in lines)
-    made = b'{"resourceType":"Bundle","type":"collection","entry":[%s]}\n' % entries
-    if len(made) > MAX_LINE:
-        raise CohortError(
-            f"more than {MAX_LINE // 2**20} MB of resources belong to one patient, or to patients who cannot be told apart"
-        )
-    return made
+    return b'{"resourceType":"Bundle","type":"collection","entry":[%s]}\n' % entries

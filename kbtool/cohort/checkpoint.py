@@ -8,6 +8,7 @@ lost or doubled whatever the moment. A line that is torn counts as not written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -29,6 +30,10 @@ _WORDS = {
 }
 
 
+_MARK = "kbtool-cohort"
+"""The file that tells that a folder is one of ours, which may be removed."""
+
+
 class Checkpoint:
     """The state of one run.
 
@@ -37,6 +42,7 @@ class Checkpoint:
 
     def __init__(self, out: Path) -> None:
         self.state = out.with_suffix(".state")
+        self.lock = out.with_suffix(".lock")
         self.parts = out.with_suffix(".parts")
         self.about: Json = {}
         self.done: dict[int, Json] = {}
@@ -47,11 +53,13 @@ class Checkpoint:
         """Go on with an unfinished run, or begin one. Returns whether it goes on.
 
         as_of_given: whether the as-of time of `about` was asked for, and not just now. Raises CohortError where another
-        process writes the same output, or an unfinished run is about something else.
+        process writes the same output, an unfinished run is about something else, or what stands in the place of the state is not
+        ours.
         """
         self._take()
-        lines = [] if restart else self._read()
-        if lines and "finished" not in lines[0]:
+        lines = self._read()
+        self._own_parts()
+        if lines and "finished" not in lines[0] and not restart:
             found = lines[0]
             wanted = about if as_of_given else about | {"asOf": found.get("asOf")}
             other = [key for key in wanted if found.get(key) != wanted[key]]
@@ -63,15 +71,15 @@ class Checkpoint:
                 )
             self.about = found
             self.done = {line["number"]: line for line in lines[1:] if self._file(line["number"]).is_file()}
-            self.parts.mkdir(exist_ok=True)
-            for left in self.parts.glob("*.new"):
-                left.unlink(missing_ok=True)
+            for left in (file for end in ("new", "tmp", "sqlite*") for file in self.parts.glob(f"*.{end}")):
+                left.unlink(missing_ok=True)  # first of all: it may be what fills the disk
+            self._make_parts()
             self._rewrite([self.about, *self.done.values()])
             return True
         self.about = about
-        shutil.rmtree(self.parts, ignore_errors=True)  # before the state is there, so that no old part is taken for a new one
+        self._clear_parts()  # before the state is there, so that no old part is taken for a new one
         self._rewrite([about])
-        self.parts.mkdir(exist_ok=True)
+        self._make_parts()
         return False
 
     def next(self) -> Batch | None:
@@ -101,8 +109,9 @@ class Checkpoint:
         line["nodes"] = sum(fragment.head["sizes"][1] for fragment in fragments)
         self.done[batch.number] = line
         assert self._stream is not None
-        self._stream.write(json.dumps(line).encode() + b"\n")
-        _flush(self._stream)
+        with naming(self.state):
+            self._stream.write(json.dumps(line).encode() + b"\n")
+            _flush(self._stream)
 
     def read(self, number: int, *, answers: bool = True) -> Iterator[Fragment]:
         """What was kept of a batch; without the answers where they are not wanted."""
@@ -127,7 +136,7 @@ class Checkpoint:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """The output is in place: keep only what the run was and what it found."""
         self._rewrite([{**self.about, "finished": True, **summary}])
-        shutil.rmtree(self.parts, ignore_errors=True)
+        self._clear_parts()
 
     def close(self) -> None:
         """Let others write the output."""
@@ -135,8 +144,35 @@ class Checkpoint:
             Path(self._lock.name).unlink(missing_ok=True)
         for stream in (self._stream, self._lock):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # a line that is not on the disk was said to be missing already
+                    stream.close()
         self._stream = self._lock = None
+
+    def _own_parts(self) -> None:
+        """Raise CohortError where the folder of the run is somebody else's."""
+        mine = not os.path.lexists(self.parts) or (self.parts / _MARK).is_file()
+        if not mine and (not self.parts.is_dir() or any(self.parts.iterdir())):
+            raise CohortError(
+                f"{self.parts}: the run needs a folder of this name for itself, and what stands there is not one of its own; "
+                "move it away, or give the output another name"
+            )
+
+    def _make_parts(self) -> None:
+        self.parts.mkdir(exist_ok=True)
+        with (self.parts / _MARK).open("wb") as stream:
+            stream.write(b"The folder of a run of kbtool cohort, which removes it at its end.\n")
+
+    def _clear_parts(self) -> None:
+        """Remove the folder of the run, the mark at last, so that it can be known until it is gone."""
+        if self.parts.is_dir():
+            for file in self.parts.iterdir():
+                if file.is_dir() and not file.is_symlink():
+                    shutil.rmtree(file, ignore_errors=True)
+                elif file.name != _MARK:
+                    file.unlink(missing_ok=True)
+            (self.parts / _MARK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.parts.rmdir()
 
     def _file(self, number: int) -> Path:
         return self.parts / f"{number:07}"
@@ -156,7 +192,7 @@ class Checkpoint:
             if not line.endswith(b"\n") or not isinstance(found, dict):
                 break
             lines.append(found)
-        if data and not lines:
+        if data and not (lines and "kbtool" in lines[0]):
             raise CohortError(f"{self.state}: is not the state of a run; remove it, or write to another place")
         return lines
 
@@ -174,8 +210,13 @@ class Checkpoint:
             import fcntl
         except ImportError:  # not on this system: two runs at once are the user's care
             return
-        file = self.state.with_suffix(".lock")
-        lock = file.open("wb")
+        file = self.lock
+        if file.is_symlink() or (file.exists() and (not file.is_file() or file.stat().st_size)):
+            raise CohortError(
+                f"{file}: the run needs this name for a file of its own, and what stands there is not one; move it away, or give "
+                "the output another name"
+            )
+        lock = file.open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine = os.path.samestat(os.fstat(lock.fileno()), file.stat())
@@ -188,6 +229,10 @@ class Checkpoint:
 
 
 def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, list) and isinstance(new, list):
+        other = sorted({given["path"] for given in old + new if given not in old or given not in new})
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        return f" ({', '.join(other[:3])}{more})" if other else " (their order)"
     return f" ({old}, now {new})" if isinstance(old, str) and isinstance(new, str) else ""
 
 
@@ -195,11 +240,30 @@ def _difference(old: Any, new: Any) -> str:
 def replacing(file: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name, in place of what was there, only when it is whole and on the disk."""
     temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("wb") as stream:
-        yield stream
-        _flush(stream)
-    temporary.replace(file)
+    try:
+        with naming(file), temporary.open("wb") as stream:
+            yield stream
+            _flush(stream)
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _flush_folder(file.parent)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say of an error in writing where it was: the system does not name the file. Raises CohortError."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and error.errno not in _FULL:
+            raise
+        what = "make room, then the same command goes on" if error.errno in _FULL else "the same command goes on"
+        raise CohortError(f"{path}: cannot be written: {error.strerror or error}; {what}") from None
 
 
 def _flush_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -61,11 +61,12 @@ def _said(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def find(paths: Iterable[str | Path], without: Iterable[Path] = ()) -> list[Source]:
-    """The files at some paths; folders are searched, and what is written there (without: files, and folders as a whole) is left
-    out.
+def find(paths: Iterable[str | Path], without: Iterable[Path] = (), tell: Callable[[str], None] = lambda _: None) -> list[Source]:
+    """The files at some paths; folders are searched, with those that links lead to, and what is written there (without: files,
+    and folders as a whole) is left out. tell: is told which other files in a folder are not read.
 
-    Raises CohortError for a path that is not there or has an ending that is not known, and a folder without facts.
+    Raises CohortError for a path that is not there, has an ending that is not known, or would be overwritten; a folder without
+    facts, or of which a part cannot be looked at; and a file that is given twice.
     """
     found: list[Source] = []
     own = {path.resolve() for path in without}
@@ -73,18 +74,74 @@ def find(paths: Iterable[str | Path], without: Iterable[Path] = ()) -> list[Sour
         path = Path(given)
         if str(given) == "-":
             raise CohortError("a cohort is read from files, so that a run that was stopped can go on; not from standard input")
+        _untouched(path, own)
         if path.is_dir():
-            known = (p for p in path.rglob("*") if p.is_file() and _ending(p)[0] in _KINDS and _has_facts(p))
-            files = sorted(p for p in known if own.isdisjoint((p.resolve(), *p.resolve().parents)))
+            files, left = _files_in(path, own)
+            if left:
+                tell(f"{_number(len(left), 'file')} in {_said(path)} {'is' if len(left) == 1 else 'are'} not read: {_some(left)}")
             if not files:
                 raise CohortError(f"{path}: no facts in this folder (looked for {', '.join(sorted(_KINDS))}, also with .gz)")
+            for file in files:
+                _untouched(file, own)
         else:
             files = [path]
         found += [_source(file) for file in files]
-    twice = {s.path.resolve() for s in found}
-    if len(twice) < len(found):
-        raise CohortError("a file is given twice; its patients would be counted twice")
+    known: dict[Path, Source] = {}
+    for source in found:
+        first = known.setdefault(source.path.resolve(), source)
+        if first is not source:
+            where = source.name if first.name == source.name else f"{source.name} (also as {first.name})"
+            raise CohortError(f"{where}: this file is given twice; its patients would be counted twice")
     return found
+
+
+def _untouched(path: Path, own: set[Path]) -> None:
+    """Raise CohortError where a path is, or lies in, something that the run writes."""
+    real = path.resolve()
+    for mine in own:
+        if mine == real or mine in real.parents or (mine.exists() and path.exists() and mine.samefile(path)):
+            raise CohortError(f"{path}: the run would write over it, as it writes {mine.name}; give the output another name")
+
+
+def _files_in(folder: Path, own: set[Path]) -> tuple[list[Path], list[str]]:
+    """The files of facts in a folder and in those below it, and the names of other files, without hidden ones, what is our own,
+    and JSON that cannot be facts."""
+    files: list[Path] = []
+    left: list[str] = []
+    seen: set[Path] = set()
+
+    def stop(error: OSError) -> None:
+        raise CohortError(f"{error.filename}: cannot be read: {error.strerror}; what is in it would be missing")
+
+    for here, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        real = Path(here).resolve()
+        if real in seen or real in own:  # a link that leads back, or the folder of a run
+            folders.clear()
+            continue
+        seen.add(real)
+        for file in (Path(here, name) for name in names):
+            if not file.exists():
+                if file.name[0] == ".":
+                    continue
+                raise CohortError(f"{file}: is a link to what is not there; what it should be would be missing")
+            if file.resolve() in own:
+                continue
+            if _ending(file)[0] not in _KINDS or not file.is_file():
+                left += [] if file.name[0] == "." else [_said(file.relative_to(folder))]
+            elif _has_facts(file):
+                files.append(file)
+    return sorted(files), sorted(left)
+
+
+def _some(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    if len(names) < 4:
+        return " and ".join(", ".join(names).rsplit(", ", 1))
+    return f"{names[0]}, {names[1]} and {len(names) - 2} more"
+
+
+def _number(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _ending(path: Path) -> tuple[str, bool]:
@@ -95,7 +152,7 @@ def _ending(path: Path) -> tuple[str, bool]:
 
 def _has_facts(path: Path) -> bool:
     ending, packed = _ending(path)
-    return ending != ".json" or json_has_facts(path, gzip.open if packed else open)
+    return ending != ".json" or (packed and not path.stat().st_size) or json_has_facts(path, gzip.open if packed else open)
 
 
 def _source(file: Path) -> Source:
@@ -139,13 +196,32 @@ def pieces(sources: list[Source], vocabulary: Vocabulary, want: int, start: Posi
             raise CohortError(f"{source.path}: cannot be read: {error.strerror}") from None
         with raw:
             file = _Open(source, number, unpacked(raw, source.packed), raw, before, vocabulary, want, here)
-            yield from _READERS[source.kind](file)
+            problem = damage(source) if source.packed and not here.offset else None  # where it goes on, it was looked at before
+            if problem is not None:
+                yield Piece([file.broken(problem)], file.end(), before + source.size)
+            else:
+                yield from _READERS[source.kind](file)
         before += source.size
 
 
 def unpacked(raw: IO[bytes], packed: bool) -> IO[bytes]:
     """The bytes of a file as they are meant."""
     return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
+
+
+def damage(source: Source) -> str | None:
+    """Why a packed file cannot be used, if so. It is unpacked to its end, as only there its checksum tells whether what stands
+    before is what was packed."""
+    try:
+        with source.path.open("rb") as raw:
+            if not source.size:
+                raise EOFError
+            stream = unpacked(raw, source.packed)
+            while stream.read(2**20):
+                pass
+    except BROKEN as error:
+        return f"{breaks_off(error)}; nothing of it was used, copy it again"
+    return None
 
 
 @dataclass
@@ -205,7 +281,7 @@ def _triples(file: _Open) -> Iterator[Piece]:
         for stretch in cutter.feed(blocks):
             yield Piece([stretch], Position(file.number, cutter.offset, cutter.first - 1), file.read)
     except BROKEN as error:
-        problem = _breaks_off(error)
+        problem = breaks_off(error)
     yield from _rest(cutter, file, problem)
 
 
@@ -219,8 +295,10 @@ def _turtle(file: _Open) -> Iterator[Piece]:
     except SyntaxError as error:
         line = error.lineno
         problem = f"the file is not valid Turtle from here on: {error.msg}"
-    except (ValueError, *BROKEN) as error:
-        problem = _breaks_off(error)
+    except BROKEN as error:
+        problem = breaks_off(error)
+    except ValueError as error:
+        problem = f"the file is not valid Turtle from here on: {error}"
     yield from _rest(cutter, file, problem, line)
 
 
@@ -259,7 +337,7 @@ def _lines(file: _Open) -> Iterator[Piece]:
             else:
                 yield Piece([], end, file.read)
     except BROKEN as error:
-        problem = f"nothing of the file was read from here on: {_breaks_off(error)}"
+        problem = f"nothing of the file was read from here on: {breaks_off(error)}"
         yield Piece([file.broken(problem, number + 1)], file.end(), file.read)
 
 
@@ -267,7 +345,7 @@ def _document(file: _Open) -> Iterator[Piece]:
     try:
         data = file.stream.read(MAX_LINE + 1)
     except BROKEN as error:
-        yield Piece([file.broken(_breaks_off(error))], file.end(), file.read)
+        yield Piece([file.broken(breaks_off(error))], file.end(), file.read)
         return
     if len(data) > MAX_LINE:
         unit = file.broken(f"longer than {MAX_LINE // 2**20} MB; write one patient a line, as NDJSON")
@@ -279,7 +357,10 @@ def _document(file: _Open) -> Iterator[Piece]:
 _READERS = {TRIPLES: _triples, SORTED: _triples, TURTLE: _turtle, _LINES: _lines, BUNDLED: _lines, DOCUMENT: _document}
 
 
-def _breaks_off(error: Exception) -> str:
+def breaks_off(error: Exception) -> str:
+    """Why a file cannot be read to its end, without anything that stands in it."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
-    return f"the packed file is damaged: {error}"
+    if isinstance(error, EOFError):
+        return "the packed file is damaged: it ends too early"
+    return "the packed file is damaged: its bytes do not agree with its checksum (CRC), or are not packed by gzip"

@@ -11,12 +11,12 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from kbtool.cohort.checkpoint import replacing
 from kbtool.cohort.cut import LINE, Vocabulary, is_patient, renamed
-from kbtool.cohort.inputs import BROKEN, BUNDLED, SORTED, TURTLE, Source, unpacked
+from kbtool.cohort.inputs import BROKEN, BUNDLED, SORTED, TURTLE, Source, breaks_off, damage, unpacked
 from kbtool.cohort.stretch import lines_of, turtle_lines
 from kbtool.cohort.units import TRIPLES, CohortError
 from kbtool.knowledge import Knowledge
@@ -50,6 +50,11 @@ def together(
 
     Raises CohortError where something is broken or belongs to neither: whose that is, nobody knows.
     """
+    if not all((folder / name).is_file() for name in ("sorted.nt", "bundled.ndjson")):
+        for source in sources:
+            problem = damage(source) if source.packed else None
+            if problem is not None:
+                raise CohortError(f"{source.name}: cannot be read: {problem}")
     triples = [source for source in sources if source.kind in (TRIPLES, TURTLE)]
     resources = [source for source in sources if source.kind not in (TRIPLES, TURTLE)]
     found = []
@@ -73,11 +78,25 @@ def _made(file: Path, kind: str, sources: list[Source]) -> Source:
     return Source(file, kind, False, about.st_size, about.st_mtime_ns, name)
 
 
-def _sort(sources: list[Source], folder: Path, file: Path, vocabulary: Vocabulary) -> None:
-    database = folder / "sorting.sqlite"
+@contextmanager
+def scratch(database: Path) -> Iterator[sqlite3.Connection]:
+    """A database that is gone afterwards, however it ends. Raises CohortError where it cannot be written."""
     database.unlink(missing_ok=True)
-    with closing(sqlite3.connect(database, isolation_level=None)) as base:
-        base.executescript(FAST + _SCHEMA)
+    try:
+        with closing(sqlite3.connect(database, isolation_level=None)) as base:
+            base.executescript(FAST)
+            yield base
+    except sqlite3.Error as error:
+        raise CohortError(
+            f"{database.parent}: {error}; make room (there, and where SQLITE_TMPDIR points), then the same command goes on"
+        ) from None
+    finally:
+        database.unlink(missing_ok=True)
+
+
+def _sort(sources: list[Source], folder: Path, file: Path, vocabulary: Vocabulary) -> None:
+    with scratch(folder / "sorting.sqlite") as base:
+        base.executescript(_SCHEMA)
         base.execute("CREATE TABLE patient (node INTEGER PRIMARY KEY, place INTEGER)")
         base.execute("BEGIN")
         for number, source in enumerate(sources):
@@ -90,7 +109,6 @@ def _sort(sources: list[Source], folder: Path, file: Path, vocabulary: Vocabular
         with replacing(file) as out:
             out.writelines(line for (line,) in base.execute(_SORTED))
         base.execute("COMMIT")
-    database.unlink()
 
 
 def _load(base: sqlite3.Connection, source: Source, number: int, vocabulary: Vocabulary) -> None:
@@ -138,13 +156,17 @@ def _statements(source: Source, number: int) -> Iterator[tuple[bytes, re.Match[b
                 assert again is not None
                 yield line, again
     except SyntaxError as error:
-        raise CohortError(f"{source.name}: line {error.lineno}: not valid Turtle: {error.msg}") from None
-    except (*BROKEN, ValueError) as error:
-        raise CohortError(f"{source.name}: cannot be read after line {place}: {error}") from None
+        where = f"line {error.lineno}, column {error.offset}"
+        raise CohortError(f"{source.name}: {where}: not valid Turtle; nobody can tell whose it is, so correct it") from None
+    except BROKEN as error:
+        raise CohortError(f"{source.name}: cannot be read after line {place}: {breaks_off(error)}") from None
+    except ValueError:
+        raise CohortError(f"{source.name}: not valid Turtle after {place} triples; correct it") from None
 
 
 def _join_sharing(base: sqlite3.Connection) -> None:
     """Give the nodes of patients who share one to the first of them."""
+    base.execute("CREATE INDEX of_patient ON owner (patient)")
     base.executemany("UPDATE owner SET patient = ? WHERE patient = ?", joined(base.execute(_SHARED).fetchall()))
 
 
@@ -153,9 +175,12 @@ def joined(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     above: dict[int, int] = {}
 
     def root(patient: int) -> int:
-        while above.get(patient, patient) != patient:
-            patient = above[patient]
-        return patient
+        found = patient
+        while above.get(found, found) != found:
+            found = above[found]
+        while above.get(patient, found) != found:  # the next time the way is short
+            above[patient], patient = found, above[patient]
+        return found
 
     for one, other in pairs:
         above[root(one)] = root(other)

@@ -21,7 +21,7 @@ EVERY = 30.0
 def showing(quiet: bool) -> Iterator[Watch]:
     """What shows a run, for as long as it takes."""
     if quiet:
-        yield Watch()
+        yield Quiet()
     elif not sys.stderr.isatty():
         yield Lines(lambda line: print(line, file=sys.stderr, flush=True))
     else:
@@ -31,6 +31,14 @@ def showing(quiet: bool) -> Iterator[Watch]:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield Bar(progress)
+
+
+class Quiet(Watch):
+    """Only what has to be known."""
+
+    def warn(self, message: str) -> None:
+        """Something that whoever started the run has to know."""
+        print(f"kbtool: {message}", file=sys.stderr, flush=True)
 
 
 class Lines(Watch):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kbtool.cohort import ledger
-from kbtool.cohort.checkpoint import Checkpoint, replacing
+from kbtool.cohort.checkpoint import Checkpoint, naming, replacing
 from kbtool.cohort.table import Key, arrow, merge, schema
 from kbtool.cohort.units import Fragment, Json
 
@@ -90,8 +90,9 @@ def scattered(checkpoint: Checkpoint) -> dict[int, set[str]]:
     entries = sum(line["nodes"] for line in checkpoint.done.values()) // ledger.ENTRY.itemsize
     books = (fragment.nodes for fragment in _fragments(checkpoint, answers=False))
     concerned: dict[int, set[int]] = {}
-    for place, ordinal in ledger.scattered(books, entries, checkpoint.parts / "ledger"):
-        concerned.setdefault(place, set()).add(ordinal)
+    with naming(checkpoint.parts):
+        for place, ordinal in ledger.scattered(books, entries, checkpoint.parts / "ledger"):
+            concerned.setdefault(place, set()).add(ordinal)
     found: dict[int, set[str]] = {}
     place = 0
     for batch in sorted(checkpoint.done) if concerned else ():

@@ -12,9 +12,9 @@ from kbtool import __version__, engine
 from kbtool.cohort.assess import lost
 from kbtool.cohort.checkpoint import Checkpoint
 from kbtool.cohort.cut import Vocabulary, whole
-from kbtool.cohort.inputs import Source, batches, find
+from kbtool.cohort.inputs import SORTED, TURTLE, Source, batches, find
 from kbtool.cohort.publish import Total, publish, refused_file, scattered
-from kbtool.cohort.units import Batch, CohortError, Fragment, Job, Json, Position, Scattered
+from kbtool.cohort.units import TRIPLES, Batch, CohortError, Fragment, Job, Json, Position, Scattered
 from kbtool.cohort.workers import Lost, Processes, Task, Workers, cores
 from kbtool.knowledge import Knowledge
 
@@ -54,6 +54,10 @@ class Watch:
     def note(self, message: str) -> None:
         """Something that is worth a line, without anything about a patient."""
 
+    def warn(self, message: str) -> None:
+        """The same, and whoever started the run has to know it."""
+        self.note(message)
+
 
 def run(settings: Settings, watch: Watch | None = None) -> tuple[Json, Total]:
     """Assess a cohort, or go on with it where it was stopped. Returns what the run was, and what it found.
@@ -71,7 +75,12 @@ def run(settings: Settings, watch: Watch | None = None) -> tuple[Json, Total]:
         raise CohortError("--jobs and --batch are 1 or more")
     moment = engine.parse_as_of(settings.as_of)
     checkpoint = Checkpoint(settings.out)
-    sources = find(settings.inputs, (settings.out, refused_file(settings.out), checkpoint.parts))
+    own = (settings.out, refused_file(settings.out), settings.out.with_suffix(".svg"), checkpoint.state, checkpoint.lock)
+    for file in own:
+        if file.is_dir():
+            raise CohortError(f"{file}: is a folder, and the run writes a file of this name; give the output another name")
+    sources = find(settings.inputs, (*own, checkpoint.parts), watch.warn)
+    _not_theirs(settings, checkpoint)
     knowledge = Knowledge.load(settings.ontology)
     vocabulary, prefixes, sha256 = Vocabulary.read(knowledge), knowledge.prefixes, knowledge.sha256
     try:
@@ -209,11 +218,13 @@ class _Cohort:
         found = scattered(self.checkpoint)
         number, patients = sum(len(names) for names in found.values()), sum(line["patients"] for line in done.values())
         if number > 10 and 2 * number > patients:
-            raise CohortError(
-                f"the facts of {number} of {patients} patients stand in more than one place of the inputs; start with "
-                "--restart --partition, which brings triples and single FHIR resources together first (other documents are yours "
-                "to bring together)"
+            documents = any(source.kind not in (TRIPLES, TURTLE, SORTED) for source in self.sources)
+            what = (
+                "put all that belongs to a patient into one document (a Bundle, in FHIR), and start with --restart"
+                if documents
+                else "start with --restart --partition, which brings the triples of each patient together first"
             )
+            raise CohortError(f"the facts of {number} of {patients} patients stand in more than one place of the inputs; {what}")
         for batch, fragments in self.crew.assessed(self._again(found)):
             self.checkpoint.write(batch, fragments, without=len(found[batch.number]))
 
@@ -227,6 +238,18 @@ class _Cohort:
     def _batch(self, number: int) -> Batch:
         start = Position(*self.checkpoint.done[number]["start"])
         return next(batches(self.sources, self.vocabulary, self.size, Batch([], start, 0, number - 1, start)))
+
+
+def _not_theirs(settings: Settings, checkpoint: Checkpoint) -> None:
+    """Raise CohortError where a file that would be overwritten lies in a folder of inputs and is none of an earlier run: it would
+    be left out as an output, and be lost."""
+    folders = {path.resolve() for path in map(Path, settings.inputs) if path.is_dir()}
+    for file in (settings.out, refused_file(settings.out)):
+        if file.exists() and not checkpoint.state.exists() and not folders.isdisjoint(file.resolve().parents):
+            raise CohortError(
+                f"{file}: lies among the inputs, and is not known as an output of an earlier run; give the output another name, "
+                "or move this file away"
+            )
 
 
 def _workers(settings: Settings, job: Job) -> Workers:
