@@ -172,10 +172,9 @@ class Scope:
         versions that differ, where none of them is known to be the later one."""
         if self._patients:
             self.forget()
-        if entry.full_url:
-            self.by_url[entry.full_url] = self._latest(entry.full_url, self.by_url.get(entry.full_url, entry), entry)
-        if entry.tail:
-            self.by_tail[entry.tail] = self._latest(entry.tail, self.by_tail.get(entry.tail, entry), entry)
+        for name, known in ((entry.full_url, self.by_url), (entry.tail, self.by_tail)):
+            if name and (other := known.setdefault(name, entry)) is not entry:
+                known[name] = self._latest(name, other, entry)
         if entry.kind == "Patient" and entry.iri and "identifier" in entry.resource:
             for identifier in (
                 entry.resource.get("identifier") or () if isinstance(entry.resource.get("identifier"), list) else ()
@@ -187,7 +186,7 @@ class Scope:
     def _latest(self, name: str, one: Entry | None, other: Entry) -> Entry | None:
         """The version that counts; None where they differ and which is the later one cannot be told. A patient stays the same."""
         if one is not None and one.full_url == other.full_url:
-            if one is other or one.resource == other.resource or other.kind == "Patient":
+            if one.resource == other.resource or other.kind == "Patient":
                 return other
             decided = later(other.updated, one.updated)
             if decided is not None:

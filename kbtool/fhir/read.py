@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyoxigraph as ox
 
 from kbtool.facts import Facts, PatientFacts
-from kbtool.fhir.documents import Entry, Scope, documents, is_fhir, loads, named_at
+from kbtool.fhir.documents import Entry, Scope, documents, is_fhir, loads
 from kbtool.fhir.outcomes import NotRead, Outcome
 from kbtool.fhir.places import name_of, place
 from kbtool.fhir.records import Record
@@ -223,9 +223,7 @@ class Reading:
                 self._lose(outcome, whose, scope, subject)
             return
         record = self._record(*whose, scope)
-        server = named_at(subject, entry)
-        if server is not None and whose[0] != server + whose[1]:
-            record.servers.add(server)
+        record.named(subject, entry)
         if entry.iri:
             owner = (self._owners if entry.full_url else scope.owners).setdefault(entry.iri, whose[0])
             if owner != whose[0]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kbtool.fhir.documents import Entry, later
+from kbtool.fhir.documents import Entry, later, named_at
 from kbtool.fhir.elements import dicts, stated_value
 from kbtool.fhir.outcomes import Fact, NotRead, Outcome, text_term
 from kbtool.fhir.places import Place, treated_at
@@ -48,6 +48,7 @@ class Record:
         self.unneeded: dict[str, int] = {}
         self.known = False
         self.servers: set[str] = set()
+        self._names: set[tuple[str, str | None]] = set()
         self._who: list[Json] = []
         self._kept: dict[str, _Kept] = {}
         self._kept_by: list[Place] = []
@@ -95,6 +96,15 @@ class Record:
                 self._note(NotRead(self.reference, f"another record of this person{whose} is linked, and nothing in it is used"))
         if closed:
             self.close(closed)
+
+    def named(self, subject: Any, origin: Entry) -> None:
+        """Remember where a resource says that the patient is, if not at the patient's own address."""
+        name = str(subject.get("reference")), origin.base
+        if name not in self._names:
+            self._names.add(name)
+            server = named_at(subject, origin)
+            if server is not None and self.iri != server + self.reference:
+                self.servers.add(server)
 
     def close(self, reason: str) -> None:
         """Use no fact of the record."""
